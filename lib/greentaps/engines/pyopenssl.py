@@ -1,0 +1,258 @@
+"""The other TLS engine: pyOpenSSL over its memory BIOs.
+
+For what the standard library's ``ssl`` has no way to: verification callbacks, OCSP stapling,
+exporters, cipher suites of TLS 1.3.
+
+pyOpenSSL has no public call that checks a host name.  Here a client with a *server_hostname*
+always does: by OpenSSL itself, so that the peer gets the fitting alert, where pyOpenSSL's private
+binding lets us ask for it; else with service_identity as soon as the handshake is complete, and
+then the last flight of the handshake is kept back.  The private names used are all in the last
+section of this file; each has a way to do without.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import service_identity
+from OpenSSL import SSL
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+
+from ..errors import CertificateError, TlsError
+
+__all__ = ["PyOpenSslEngine"]
+
+_READ_SIZE = 65536
+# OpenSSL reports a write of more than one record that cannot be finished as "want read"; one
+# record at a time always can.
+_RECORD_SIZE = 16384
+_HOSTNAME_MISMATCH = 62  # X509_V_ERR_HOSTNAME_MISMATCH
+_IP_ADDRESS_MISMATCH = 64  # X509_V_ERR_IP_ADDRESS_MISMATCH
+
+
+class PyOpenSslEngine:
+    """`Engine` over ``OpenSSL.SSL.Connection``."""
+
+    __slots__ = ("_closed", "_complete", "_connection", "_fed", "_hostname", "_shut")
+
+    def __init__(
+        self, context: SSL.Context, server_side: bool, server_hostname: str | None
+    ) -> None:
+        connection = SSL.Connection(context, None)
+        self._connection = connection
+        self._hostname: Any = None
+        self._shut = False
+        self._complete = False
+        self._closed = False
+        self._fed = False
+        if server_side:
+            connection.set_accept_state()
+            return
+        connection.set_connect_state()
+        if server_hostname is not None:
+            self._hostname = _identity(server_hostname)
+            if isinstance(self._hostname, str):
+                connection.set_tlsext_host_name(self._hostname.encode("ascii"))
+            if _let_openssl_check(connection, self._hostname):
+                self._hostname = None
+
+    def feed(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._connection.bio_write(bytes(view)) :]
+        self._fed = True
+
+    def drain(self) -> bytes:
+        pieces = []
+        try:
+            while True:
+                pieces.append(self._connection.bio_read(_READ_SIZE))
+                if len(pieces[-1]) < _READ_SIZE:
+                    break
+        except SSL.WantReadError:
+            pass
+        except SSL.Error:
+            pass
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def handshake(self) -> bool:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            self._fed = False
+            return False
+        except SSL.Error as error:
+            raise self._translate(error, "handshake") from error
+        self._complete = True
+        self._check_hostname()
+        return True
+
+    def _check_hostname(self) -> None:
+        """Fail closed: a client that verifies the peer also verifies who the peer is."""
+        if self._hostname is None:
+            return
+        if self._connection.get_context().get_verify_mode() == SSL.VERIFY_NONE:
+            return
+        by_name = isinstance(self._hostname, str)
+        try:
+            if by_name:
+                verify_hostname(self._connection, self._hostname)
+            else:
+                verify_ip_address(self._connection, str(self._hostname))
+        except (
+            service_identity.VerificationError,
+            service_identity.CertificateError,
+        ) as error:
+            text = f"the certificate is not valid for {str(self._hostname)!r}"
+            made = CertificateError(f"the peer's certificate is not acceptable: {text}")
+            made.verify_code = _HOSTNAME_MISMATCH if by_name else _IP_ADDRESS_MISMATCH
+            made.verify_message = text
+            self.drain()
+            raise made from error
+
+    def read(self) -> bytes | None:
+        if self._closed:
+            return None
+        if not self._fed and not self._connection.pending():
+            return b""
+        try:
+            data: bytes = self._connection.recv(_READ_SIZE)
+        except SSL.WantReadError:
+            self._fed = False
+            return b""
+        except SSL.ZeroReturnError:
+            self._closed = True
+            return None
+        except SSL.Error as error:
+            raise self._translate(error, "read") from error
+        return data
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        size = len(data)
+        try:
+            if size <= _RECORD_SIZE:
+                return self._connection.send(data) if size else 0
+            sent = 0
+            view = memoryview(data)
+            while sent < size:
+                sent += self._connection.send(view[sent : sent + _RECORD_SIZE])
+        except SSL.WantReadError:
+            return sent if size > _RECORD_SIZE else 0
+        except SSL.Error as error:
+            raise self._translate(error, "write") from error
+        return sent
+
+    def shutdown(self) -> None:
+        if self._shut:
+            return
+        self._shut = True
+        try:
+            self._connection.shutdown()
+        except SSL.Error:
+            pass
+
+    def leftover(self) -> bytes:
+        # What OpenSSL has not consumed lies in its input BIO, which pyOpenSSL cannot read.
+        return _unread_input(self._connection)
+
+    def has_input(self) -> bool:
+        return bool(self._fed or self._connection.pending())
+
+    def truncated(self, during: str) -> Exception:
+        return TlsError(f"the peer ended the stream {during} without a TLS close_notify")
+
+    def half_close(self) -> bool:
+        return self.version() == "TLSv1.3"
+
+    @property
+    def object(self) -> Any:
+        return self._connection
+
+    def version(self) -> str | None:
+        return self._connection.get_protocol_version_name() if self._complete else None
+
+    def cipher(self) -> str | None:
+        return self._connection.get_cipher_name()
+
+    def alpn(self) -> str | None:
+        return self._connection.get_alpn_proto_negotiated().decode("ascii", "replace") or None
+
+    def peer_certificate(self) -> bytes | None:
+        certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        if certificate is None:
+            return None
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        return certificate.public_bytes(Encoding.DER)
+
+    def _translate(self, error: SSL.Error, action: str) -> TlsError:
+        details = error.args[0] if error.args and isinstance(error.args[0], list) else []
+        words = str(details[-1][-1]) if details else str(error) or type(error).__name__
+        if action == "handshake" and "certificate verify failed" in words:
+            return self._certificate_error(words)
+        made = TlsError(f"TLS {action} failed: {words}")
+        made.reason = words.upper().replace(" ", "_")
+        return made
+
+    def _certificate_error(self, words: str) -> CertificateError:
+        code, message = _verify_result(self._connection)
+        made = CertificateError(f"the peer's certificate is not acceptable: {message or words}")
+        made.reason = words.upper().replace(" ", "_")
+        made.verify_code = code
+        made.verify_message = message
+        return made
+
+
+def _identity(server_hostname: str) -> Any:
+    """What to verify: a host name in A-label form, or an address."""
+    try:
+        return ipaddress.ip_address(server_hostname)
+    except ValueError:
+        pass
+    if server_hostname.isascii():
+        return server_hostname
+    return server_hostname.encode("idna").decode("ascii")
+
+
+# -- What pyOpenSSL does not say in public --
+
+_lib: Any = getattr(SSL, "_lib", None)
+_ffi: Any = getattr(SSL, "_ffi", None)
+
+
+def _let_openssl_check(connection: SSL.Connection, identity: Any) -> bool:
+    """Make OpenSSL check *identity* with the chain; False if this pyOpenSSL gives no way to."""
+    try:
+        parameters = _lib.SSL_get0_param(connection._ssl)
+        if isinstance(identity, str):
+            name = identity.encode("ascii")
+            return bool(_lib.X509_VERIFY_PARAM_set1_host(parameters, name, len(name)))
+        raw = identity.packed
+        return bool(_lib.X509_VERIFY_PARAM_set1_ip(parameters, raw, len(raw)))
+    except AttributeError:
+        return False
+
+
+def _verify_result(connection: SSL.Connection) -> tuple[int | None, str | None]:
+    """OpenSSL's verdict on the chain: its code, and its words for it."""
+    try:
+        code = int(_lib.SSL_get_verify_result(connection._ssl))
+        return code, _ffi.string(_lib.X509_verify_cert_error_string(code)).decode("ascii")
+    except AttributeError:
+        return None, None
+
+
+def _unread_input(connection: SSL.Connection) -> bytes:
+    """Take what was fed to OpenSSL and not consumed by it."""
+    try:
+        source = connection._into_ssl
+        buffer = _ffi.new("char[]", _READ_SIZE)
+        pieces = []
+        while (size := _lib.BIO_read(source, buffer, _READ_SIZE)) > 0:
+            pieces.append(_ffi.buffer(buffer, size)[:])
+        return b"".join(pieces)
+    except AttributeError as error:
+        raise TlsError(
+            "this version of pyOpenSSL cannot go on in clear after a close_notify"
+        ) from error

@@ -1,0 +1,139 @@
+"""The default TLS engine: the standard library's ``ssl`` over two memory BIOs.
+
+The one trick is in `read`.  A read from an empty SSLObject ends in an exception, which costs
+more than the decryption of a small record; so we look first whether there is anything to read.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from ..errors import CertificateError, TlsError
+
+__all__ = ["StdlibEngine"]
+
+# Above the 16 KiB of a record, so that one call can give a whole chunk of several records'
+# plaintext only where OpenSSL has it ready anyway.
+_READ_SIZE = 65536
+
+
+class StdlibEngine:
+    """`Engine` over ``ssl.SSLObject``."""
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "_shut")
+
+    def __init__(
+        self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
+    ) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._shut = False
+        self._object = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_side,
+            server_hostname=None if server_side else server_hostname,
+        )
+
+    def feed(self, data: bytes) -> None:
+        self._incoming.write(data)
+
+    def drain(self) -> bytes:
+        return self._outgoing.read()
+
+    def handshake(self) -> bool:
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except (ssl.SSLError, ssl.CertificateError) as error:
+            raise _translate(error, "handshake") from error
+        return True
+
+    def read(self) -> bytes | None:
+        tls = self._object
+        if not self._incoming.pending and not tls.pending():
+            return b""
+        try:
+            # On a close_notify this gives b"" or SSLZeroReturnError, by the state of the session.
+            return tls.read(_READ_SIZE) or None
+        except ssl.SSLWantReadError:
+            return b""
+        except ssl.SSLZeroReturnError:
+            return None
+        except ssl.SSLError as error:
+            raise _translate(error, "read") from error
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        size = len(data)
+        if not size:
+            return 0
+        sent = 0
+        try:
+            sent = self._object.write(data)
+            if sent != size:  # one record at a time
+                view = memoryview(data)
+                while sent != size:
+                    sent += self._object.write(view[sent:])
+        except ssl.SSLWantReadError:
+            return sent
+        except ssl.SSLError as error:
+            raise _translate(error, "write") from error
+        return sent
+
+    def shutdown(self) -> None:
+        if self._shut:
+            return
+        self._shut = True
+        try:
+            # The first call only sends ours.  A second one would refuse to see data of the peer
+            # that is still under way, so the peer's close_notify is awaited with `read`.
+            self._object.unwrap()
+        except (ssl.SSLError, ValueError, OSError):
+            pass
+
+    def leftover(self) -> bytes:
+        return self._incoming.read()
+
+    def has_input(self) -> bool:
+        return bool(self._incoming.pending or self._object.pending())
+
+    def truncated(self, during: str) -> Exception:
+        return TlsError(f"the peer ended the stream {during} without a TLS close_notify")
+
+    def half_close(self) -> bool:
+        return self._object.version() == "TLSv1.3"
+
+    @property
+    def object(self) -> Any:
+        return self._object
+
+    def version(self) -> str | None:
+        return self._object.version()
+
+    def cipher(self) -> str | None:
+        cipher = self._object.cipher()
+        return cipher[0] if cipher else None
+
+    def alpn(self) -> str | None:
+        return self._object.selected_alpn_protocol()
+
+    def peer_certificate(self) -> bytes | None:
+        return self._object.getpeercert(binary_form=True)
+
+
+def _translate(error: Exception, action: str) -> TlsError:
+    reason = getattr(error, "reason", None)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        made: TlsError = CertificateError(
+            f"the peer's certificate is not acceptable: {error.verify_message}"
+        )
+        assert isinstance(made, CertificateError)
+        made.verify_code = error.verify_code
+        made.verify_message = error.verify_message
+    else:
+        what = reason.replace("_", " ").lower() if reason else str(error)
+        made = TlsError(f"TLS {action} failed: {what}")
+    made.reason = reason
+    return made

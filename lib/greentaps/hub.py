@@ -1,0 +1,607 @@
+"""The ground: one pyuv loop inside each gevent hub, and the only place where a greenlet parks.
+
+Everything above this file is either a callback (which never switches) or blocking-looking code
+(which switches only through `Parked`).  This file joins the two worlds by five rules, each of
+which was paid for by a hang or a corrupted connection when it was missing:
+
+1. *The uv loop runs inside gevent's.*  An io watcher on uv's backend descriptor, active exactly
+   while uv has something alive, calls ``loop.run(UV_RUN_NOWAIT)``.  That it is inactive
+   otherwise keeps gevent's "this operation would block forever" detection right.
+2. *Whoever arms something kicks.*  libuv tells the kernel about a new handle only when its loop
+   runs the next time, so `Runner.kick` schedules a run.  At most one is pending; it is needed
+   from a greenlet and from inside a callback alike.
+3. *Callbacks never switch.*  libuv keeps live structures on the C stack of the hub greenlet
+   while it dispatches; a switch there swaps that stack away and has been seen to deliver a stale
+   event to a reused descriptor.  Callbacks append to a ready list, and the runner switches to the
+   ready greenlets when ``loop.run`` has returned.
+4. *An exception in a callback is nobody else's.*  It is collected, and reported through
+   ``hub.handle_error`` after the run, so that KeyboardInterrupt and SystemExit reach the main
+   greenlet and all other errors are printed, while the remaining callbacks are served.
+5. *What is open is owned.*  Owners of handles are registered here until their close callback has
+   run: that keeps the handles alive, and lets a destroyed hub or a forked child end them all.
+
+Only this file and ``testing.py`` import gevent.  Timers are gevent's, not uv's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import select
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
+
+import gevent
+import gevent.socket
+import pyuv
+from gevent import Timeout as _GeventTimeout
+from gevent import get_hub, getcurrent
+from gevent.exceptions import InvalidSwitchError
+from greenlet import error as greenlet_error
+
+from .errors import ResolutionError, SwitchpointError, Timeout, TransportError
+
+__all__ = [
+    "Deadline",
+    "Owner",
+    "Parked",
+    "Runner",
+    "get_loop",
+    "get_runner",
+    "in_callback",
+    "marks_switchpoint",
+    "now",
+    "resolve",
+    "sleep",
+    "spawn",
+    "switchpoint",
+    "time_limit",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+now = time.monotonic
+sleep = gevent.sleep
+
+_NOWAIT = pyuv.UV_RUN_NOWAIT
+# Since libuv 1.43 a loop says through its timeout that handles wait to be told to the kernel.
+_TIMEOUT_SHOWS_NEW_HANDLES = tuple(map(int, pyuv.LIBUV_VERSION.split("-")[0].split("."))) >= (
+    1,
+    43,
+)
+# Where gevent's loop has no prepare watchers (its libuv), how often raw handles are looked for.
+_RAW_POLL_SECONDS = 0.02
+
+
+class Owner(Protocol):
+    """What `Runner.adopt` keeps: something with open handles."""
+
+    def hub_lost(self, error: BaseException) -> None:
+        """The loop ends, or this is a forked child: close every handle now, without touching
+        what the handles share with others (no shutdown, no reset, no unlink)."""
+
+
+class Runner:
+    """The uv loop of one gevent hub, and what runs it.  Get it with `get_runner`."""
+
+    _all: ClassVar[weakref.WeakSet[Runner]] = weakref.WeakSet()
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self.loop: Any = pyuv.Loop()
+        self.loop.excepthook = self._collect
+        self.closed = False
+        self._pid = os.getpid()
+        self._watcher = hub.loop.io(self.loop.fileno(), 1)
+        self._watching = False
+        self._kicked = False
+        self._running = False
+        self._resume_scheduled = False
+        self._ready: deque[Parked[Any]] = deque()
+        self._failures: list[BaseException] = []
+        self._owners: set[Owner] = set()
+        self._closing: set[Any] = set()
+        self._raw: Any = None
+        self._raw_timer: Any = None
+        hub.destroy = _destroying(hub.destroy, weakref.ref(self))
+        Runner._all.add(self)
+
+    # -- Running uv --
+
+    def kick(self) -> None:
+        """Run the uv loop soon: to be called after each call that arms something new."""
+        if not self._kicked:
+            self._kicked = True
+            self.hub.loop.run_callback(self._run)
+
+    def _run(self, from_watcher: bool = False) -> None:
+        if self._running or self.closed:
+            return
+        self._kicked = False
+        self._running = True
+        try:
+            self.loop.run(_NOWAIT)
+        finally:
+            self._running = False
+        alive = self.loop.alive
+        if alive is not self._watching:
+            self._watch(alive)
+        if self._raw is not None:
+            self._serve_raw_handles(alive, from_watcher)
+        if self._failures:
+            self._report_failures()
+        if self._ready:
+            self._resume()
+
+    def _watch(self, on: bool) -> None:
+        self._watching = on
+        if on:
+            self._watcher.start(self._run, True)
+        else:
+            self._watcher.stop()
+
+    # -- Waking greenlets --
+
+    def make_ready(self, parked: Parked[Any]) -> None:
+        """Switch to *parked*'s greenlet when this is next possible: never from in here."""
+        self._ready.append(parked)
+        if not self._running and not self._resume_scheduled:
+            self._resume_scheduled = True
+            self.hub.loop.run_callback(self._resume)
+
+    def _resume(self) -> None:
+        self._resume_scheduled = False
+        ready = self._ready
+        for _ in range(len(ready)):
+            parked = ready.popleft()
+            greenlet = parked.greenlet
+            if greenlet is not None:
+                try:
+                    greenlet.switch(parked)
+                except BaseException as error:  # a raw greenlet died of it; its parent is the hub
+                    self.report(greenlet, error)
+        if ready and not self._resume_scheduled:
+            self._resume_scheduled = True
+            self.hub.loop.run_callback(self._resume)
+
+    # -- Services for callbacks --
+
+    def call_soon(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call ``function(*args)`` from the hub, in a later turn.  It must not switch."""
+        self.hub.loop.run_callback(function, *args)
+
+    def call_later(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        """Call ``function(*args)`` from the hub in *seconds*; the answer's ``close()`` cancels."""
+        timer = self.hub.loop.timer(max(seconds, 0.0))
+        timer.start(function, *args)
+        return timer
+
+    def adopt(self, owner: Owner) -> None:
+        """Keep *owner* alive, and tell it when the loop goes, until `release`."""
+        if self.closed:
+            raise TransportError("the hub of this transport has been destroyed")
+        self._owners.add(owner)
+
+    def discard(self, handle: Any) -> None:
+        """Close *handle*, which nobody owns any more, and keep it until it is closed."""
+        if not handle.closed:
+            self._closing.add(handle)
+            handle.close(self._closing.discard)
+            self.kick()
+
+    def release(self, owner: Owner) -> None:
+        """Forget *owner*: all of its handles are closed."""
+        self._owners.discard(owner)
+
+    @property
+    def owners(self) -> frozenset[Owner]:
+        """Whatever is open on this loop: transports, listeners, attempts to connect."""
+        return frozenset(self._owners)
+
+    def collect(self, error: BaseException) -> None:
+        """Report *error* as soon as no callback is on the stack."""
+        if self._running:
+            self._failures.append(error)
+        else:
+            self.report(None, error)
+
+    def report(self, context: Any, error: BaseException) -> None:
+        """Hand *error* to gevent's ``hub.handle_error`` (which prints it, or lets it end the
+        program).  May switch: for code outside of uv callbacks."""
+        self.hub.handle_error(context, type(error), error, error.__traceback__)
+
+    def _collect(self, kind: Any, value: BaseException, traceback: Any) -> None:
+        if value is None:
+            value = kind()
+        self._failures.append(value.with_traceback(traceback))
+
+    def _report_failures(self) -> None:
+        while self._failures:
+            self.report(None, self._failures.pop(0))
+
+    # -- Handles that an application starts on the loop by itself --
+
+    def serve_raw_handles(self) -> None:
+        """From now on look after handles that are armed without a kick.
+
+        Where gevent's loop is libev this is one callback before each wait, and a uv run only if
+        something new is there; on gevent's libuv it is a kick now and a coarse timer.
+        """
+        self.kick()
+        if self._raw is not None:
+            return
+        try:
+            # gevent's own prepare watcher runs the greenlets of this turn.  libev runs those of
+            # one priority last-in-first-out, so only a lower one comes after it.
+            self._raw = self.hub.loop.prepare(priority=-1)
+            self._raw.start(self._before_wait)
+        except TypeError:
+            self._raw = self.hub.loop.timer(_RAW_POLL_SECONDS, _RAW_POLL_SECONDS, ref=False)
+            self._raw.start(self._before_wait)
+        # Neither of the two must keep the program alive or hide a deadlock.
+        with contextlib.suppress(AttributeError, NotImplementedError, ValueError):
+            self._raw.ref = False
+
+    def _before_wait(self) -> None:
+        loop = self.loop
+        if loop.alive and (not _TIMEOUT_SHOWS_NEW_HANDLES or loop.get_timeout() == 0):
+            self._run()
+
+    def _serve_raw_handles(self, alive: bool, from_watcher: bool) -> None:
+        timeout = self.loop.get_timeout() if alive else -1
+        if timeout == 0 or from_watcher:
+            self.kick()
+        if self._raw_timer is not None:
+            self._raw_timer.close()
+            self._raw_timer = None
+        if timeout > 0:
+            self._raw_timer = self.call_later(timeout, self._raw_timer_fired)
+
+    def _raw_timer_fired(self) -> None:
+        self.loop.update_time()
+        self._run()
+
+    # -- The end --
+
+    def let_go(self) -> None:
+        """`close`, and give the greenlets that this wakes one turn each to hear of it."""
+        if self.closed:
+            return
+        self.close()
+        if getcurrent() is not self.hub and not self.hub.dead:
+            with contextlib.suppress(BaseException):
+                gevent.sleep(0)
+                gevent.sleep(0)
+
+    def close(self) -> None:
+        """Close every handle on the loop and give its descriptors back.
+
+        Transports are lost with a `TransportError`, and their waiters wake with it.  Called by
+        itself when the hub is destroyed; harmless to repeat.
+        """
+        if self.closed or self._running:
+            return
+        self._stop_watchers()
+        self._lose_owners(TransportError("the hub of this transport has been destroyed"))
+        self._drain_loop()
+        self.closed = True
+        self.loop.excepthook = None
+        self.loop = None  # the last reference: its descriptors are closed here
+        self._failures.clear()
+        self.hub.__dict__.pop("destroy", None)
+
+    def _stop_watchers(self) -> None:
+        for watcher in (self._watcher, self._raw, self._raw_timer):
+            if watcher is not None:
+                watcher.close()
+        self._raw = self._raw_timer = None
+        self._watching = False
+
+    def _lose_owners(self, error: BaseException) -> None:
+        for owner in tuple(self._owners):
+            owner.hub_lost(error)
+
+    def _drain_loop(self) -> None:
+        for handle in self.loop.handles:
+            if not handle.closed:
+                handle.close()
+        self._running = True
+        try:
+            while self.loop.run(_NOWAIT):
+                pass
+        finally:
+            self._running = False
+        self._owners.clear()
+
+    def _forked(self) -> None:
+        """In a child: let go of the parent's epoll set before any handle is touched."""
+        self._pid = os.getpid()
+        fresh = select.epoll()
+        os.dup2(fresh.fileno(), self.loop.fileno(), inheritable=False)
+        fresh.close()
+
+    def _end_in_child(self) -> None:
+        with contextlib.suppress(Exception):
+            self._stop_watchers()
+        self._kicked = self._running = self._resume_scheduled = False
+        self._lose_owners(TransportError("the transport belongs to the parent process"))
+        self._drain_loop()
+        self.closed = True
+
+
+def _destroying(destroy: Callable[..., Any], runner: weakref.ref[Runner]) -> Callable[..., Any]:
+    """gevent's ``hub.destroy``, after our own end.  It must not hold the runner: gevent keeps
+    the frame that called it alive for as long as the thread."""
+
+    def destroy_hub(*args: Any, **kwargs: Any) -> Any:
+        ours = runner()
+        if ours is not None:
+            ours.let_go()
+            del ours
+        return destroy(*args, **kwargs)
+
+    return destroy_hub
+
+
+class _Local(threading.local):
+    runner: Runner | None = None
+
+
+_local = _Local()
+
+
+def get_runner() -> Runner:
+    """The `Runner` of the current thread's gevent hub; made on first use."""
+    hub = get_hub()
+    runner = _local.runner
+    if runner is None or runner.hub is not hub or runner.closed:
+        if runner is not None:
+            runner.close()
+        runner = _local.runner = Runner(hub)
+    return runner
+
+
+def get_loop() -> Any:
+    """Return the pyuv.Loop that runs inside the current thread's gevent hub.
+
+    For handles of your own.  They are served from then on without further ado; callbacks run
+    in the hub, so they must not call a switchpoint.  Not a switchpoint itself.  (Seed 004's
+    ``get_loop``.)
+    """
+    runner = get_runner()
+    runner.serve_raw_handles()
+    runner.loop.update_time()
+    return runner.loop
+
+
+def _after_fork_in_child() -> None:
+    runners = list(Runner._all)
+    for runner in runners:
+        if not runner.closed:
+            runner._forked()
+    mine = _local.runner
+    if mine is not None and not mine.closed:
+        mine._end_in_child()
+        _local.runner = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# -- Parking --
+
+
+class Parked(Generic[T]):
+    """One greenlet's wait for one result: what every blocking call here is made of.
+
+    The waiting side calls `wait`, once; the other side calls `finish` or `fail`, and the first
+    call counts.  Both answer whether anybody takes the result: False means that the waiter has
+    gone (timeout, kill) and the result is still the caller's to keep.
+
+    If `wait` is broken off by an exception thrown into the greenlet (``gevent.Timeout``,
+    ``kill``) at the moment a result was already on its way, `done` is True and `result` holds it,
+    for the waiting side to put back.
+    """
+
+    __slots__ = ("_error", "_runner", "_waited", "done", "greenlet", "result")
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._error: BaseException | None = None
+        self._waited = False
+        self.greenlet: Any = None
+        self.done = False
+        self.result: T | None = None
+
+    def finish(self, result: T) -> bool:
+        """Wake the waiter with *result*.  Never switches."""
+        if self.done or self._waited:
+            return False
+        self.done = True
+        self.result = result
+        if self.greenlet is not None:
+            self._runner.make_ready(self)
+        return True
+
+    def fail(self, error: BaseException) -> bool:
+        """Wake the waiter with an exception.  Never switches."""
+        if self.done or self._waited:
+            return False
+        self.done = True
+        self._error = error
+        if self.greenlet is not None:
+            self._runner.make_ready(self)
+        return True
+
+    def wait(self, timeout: float | None = None) -> T:
+        """Park until there is a result, and return it.  A switchpoint.
+
+        *timeout* is in seconds, None for ever.  Raises what `fail` was given, `Timeout` when
+        the time is over, `SwitchpointError` in a callback, `TransportError` if the hub is gone.
+        """
+        if not self.done:
+            self._park(timeout)
+        if self._error is not None:
+            raise self._error
+        return self.result  # type: ignore[return-value]
+
+    def _park(self, timeout: float | None) -> None:
+        runner = self._runner
+        hub = runner.hub
+        current = getcurrent()
+        if current is hub:
+            raise _in_callback_error()
+        if runner.closed:
+            raise TransportError("the hub of this transport has been destroyed")
+        self.greenlet = current
+        timer = None if timeout is None else runner.call_later(timeout, self._expire)
+        try:
+            if hub.switch() is not self:
+                raise InvalidSwitchError("a parked greenlet was switched to by a stranger")
+        except greenlet_error as error:
+            raise SwitchpointError("this object belongs to another thread's hub") from error
+        finally:
+            self._waited = True
+            self.greenlet = None
+            if timer is not None:
+                timer.close()
+
+    def _expire(self) -> None:
+        self.fail(Timeout("timed out"))
+
+
+# -- Switchpoints --
+
+_switchpoints: dict[Any, str] = {}
+
+
+def in_callback() -> bool:
+    """Whether we are inside a callback, where nothing may switch."""
+    return getcurrent() is get_hub()
+
+
+def marks_switchpoint(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark *function* as a switchpoint without wrapping it: for the hottest calls, whose body
+    makes sure itself that it is not in a callback."""
+    function.__switchpoint__ = True  # type: ignore[attr-defined]
+    _switchpoints[function.__code__] = function.__qualname__
+    return function
+
+
+def switchpoint(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark *function* as one that may switch to another greenlet before it returns.
+
+    Calling it inside a callback raises `SwitchpointError` with its name, always, and not only
+    when it would have had to wait.  The docstring gains a line that says so.
+    """
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if getcurrent() is get_hub():
+            raise SwitchpointError(
+                f"{function.__qualname__}() is a switchpoint: it cannot be called in a callback"
+            )
+        return function(*args, **kwargs)
+
+    _switchpoints[function.__code__] = function.__qualname__
+    checked.__switchpoint__ = True  # type: ignore[attr-defined]
+    checked.__doc__ = (inspect.getdoc(function) or "") + "\n\nThis function is a switchpoint."
+    return checked
+
+
+def _in_callback_error() -> SwitchpointError:
+    frame: Any = sys._getframe(1)
+    name = None
+    while frame is not None:
+        name = _switchpoints.get(frame.f_code, name)
+        frame = frame.f_back
+    what = f"{name}()" if name else "a blocking call"
+    return SwitchpointError(f"{what} is a switchpoint: it cannot be called in a callback")
+
+
+# -- Time --
+
+
+class Deadline:
+    """One span of time that several waits share.  *timeout* is in seconds, None for no end."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self.at = None if timeout is None else now() + check_timeout(timeout)
+
+    def left(self) -> float | None:
+        """Seconds that are left, never negative; None for no end."""
+        return None if self.at is None else max(self.at - now(), 0.0)
+
+    def passed(self) -> bool:
+        """Whether the time is over."""
+        return self.at is not None and now() >= self.at
+
+
+def check_timeout(timeout: float) -> float:
+    """*timeout*, if it is a number of seconds from zero on; else TypeError or ValueError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must not be negative: {timeout!r}")
+    return timeout
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Break off the body, wherever it waits, after *seconds*: it raises `Timeout`."""
+    limit = _GeventTimeout(seconds)
+    with limit:
+        try:
+            yield
+        except _GeventTimeout as caught:
+            if caught is not limit:
+                raise
+            raise Timeout("timed out") from None
+
+
+# -- gevent's services, for the files above --
+
+
+def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Start a greenlet that runs ``function(*args, **kwargs)``; returns the gevent.Greenlet."""
+    return gevent.spawn(function, *args, **kwargs)
+
+
+def resolve(
+    host: str | bytes | None,
+    port: int | str | None,
+    *,
+    family: int = 0,
+    kind: int = 0,
+    protocol: int = 0,
+    flags: int = 0,
+) -> list[tuple[Any, ...]]:
+    """gevent's cooperative ``getaddrinfo``.  A switchpoint; limit it with `time_limit`.
+
+    Raises `ResolutionError`.
+    """
+    try:
+        return gevent.socket.getaddrinfo(host, port, family, kind, protocol, flags)  # type: ignore[no-any-return]
+    except gevent.socket.gaierror as error:
+        raise resolution_error(host, port, error) from error
+    except (UnicodeError, OverflowError) as error:
+        raise resolution_error(host, port, error) from error
+
+
+def resolution_error(host: Any, port: Any, error: Exception) -> ResolutionError:
+    """The `ResolutionError` for a failed look-up of *host* and *port*."""
+    text = error.args[-1] if error.args else str(error)
+    made = ResolutionError(f"cannot resolve {host!r}, {port!r}: {text}", address=(host, port))
+    made.code = error.errno if isinstance(error, OSError) else None
+    return made

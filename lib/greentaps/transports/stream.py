@@ -1,0 +1,371 @@
+"""Transports over pyuv's stream handles: TCP, Pipe and TTY.
+
+The data path is two calls long.  Out: ``write`` tries the kernel first (``try_write``) and queues
+only what it did not take.  In: ``_on_read`` hands the chunk to the protocol.  Everything else here
+is about ends and errors.
+
+What this file knows about pyuv 1.4, so that nobody else needs to:
+
+* never pass it a sequence of buffers (each call leaks them), so ``writelines`` joins;
+* an empty chunk without an error means "nothing yet", and is not an EOF;
+* it cannot close a TCP handle with a reset, so ``abort`` sets SO_LINGER on a duplicate;
+* a mutable buffer is sent as it is when the kernel gets to it, so what is queued is copied.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from typing import Any, ClassVar
+
+import pyuv
+
+from ..errors import TransportError
+from ..hub import check_timeout, get_runner
+from .base import (
+    CLOSE_TIMEOUT,
+    CLOSED,
+    CLOSING,
+    NEW,
+    OPEN,
+    StreamTransport,
+    as_bytes,
+)
+
+__all__ = ["Transport"]
+
+_EAGAIN = pyuv.errno.UV_EAGAIN
+_EOF = pyuv.errno.UV_EOF
+_ECANCELED = pyuv.errno.UV_ECANCELED
+_UVError = pyuv.error.UVError
+_LINGER_NONE = struct.pack("ii", 1, 0)
+MODES = ("r", "w", "rw")
+
+
+class Transport(StreamTransport):
+    """A connection-oriented transport over a pyuv handle (seed 004).
+
+    *handle* is a connected pyuv.TCP or pyuv.Pipe, or a pyuv.TTY, which belongs to the transport
+    from then on.  *server_hostname* (str or None) is the peer's name before resolution, for
+    `get_extra_info`.  *mode* is ``"r"``, ``"w"`` or ``"rw"``.  A ``"w"`` transport never reads and
+    so learns of the peer's end only when a write fails.
+
+    Raises TypeError or ValueError for wrong arguments.
+    """
+
+    __slots__ = (
+        "_got_eof",
+        "_handle",
+        "_handle_reads",
+        "_hostname",
+        "_queued",
+        "_readable",
+        "_sent_eof",
+        "_writable",
+    )
+
+    _extra_info: ClassVar[dict[str, str]] = {
+        "handle": "_get_handle",
+        "sockname": "_get_sockname",
+        "peername": "_get_peername",
+        "winsize": "_get_winsize",
+        "unix_creds": "_get_unix_creds",
+        "server_hostname": "_get_server_hostname",
+    }
+
+    def __init__(self, handle: Any, server_hostname: str | None = None, mode: str = "rw") -> None:
+        if not isinstance(handle, pyuv.Stream):
+            raise TypeError(f"handle must be a pyuv.Stream, not {type(handle).__name__}")
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}: {mode!r}")
+        runner = get_runner()
+        if handle.closed:
+            raise TransportError("the handle is closed", errno.EBADF)
+        if handle.loop is not runner.loop:
+            raise ValueError("the handle belongs to another loop than this thread's get_loop()")
+        super().__init__(runner)
+        self._handle = handle
+        self._hostname = server_hostname
+        self._readable = "r" in mode
+        self._writable = "w" in mode  # may write now: mode allows it, and no EOF was sent
+        self._handle_reads = False
+        self._queued = 0  # requests that libuv has not completed
+        self._got_eof = False
+        self._sent_eof = False
+        runner.adopt(self)
+
+    # -- Life cycle --
+
+    def start(self, protocol: Any) -> None:
+        if self._state is not NEW:
+            raise TransportError("the transport has already been started", errno.EISCONN)
+        self._state = OPEN
+        self._protocol = protocol
+        self._peer = self._get_peername()
+        try:
+            protocol.connection_made(self)
+        except BaseException as error:
+            self.abort(error)
+            raise
+        if self._reading and self._readable:
+            self._start_handle()
+
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        if timeout is not None:
+            check_timeout(timeout)
+        if self._state is CLOSED:
+            return
+        if self._state is not CLOSING:
+            self._state = CLOSING
+            if not self._queued:
+                self._close_handle()
+                return
+            if self._readable and not self._got_eof:
+                # Read on, to discard: a peer that is stuck writing would never take our rest,
+                # and unread data would turn our close into a reset.
+                self._start_handle()
+        elif self._handle.closed:
+            return
+        self._start_close_timer(timeout)
+
+    def abort(self, error: BaseException | None = None) -> None:
+        if self._state is CLOSED:
+            return
+        self._state = CLOSING
+        if self._handle.closed:
+            return
+        if self._error is None:
+            self._error = error
+        if isinstance(self._handle, pyuv.TCP):
+            self._arm_reset()
+        self._close_handle()
+
+    def _fail(self, number: int, action: str) -> None:
+        """Something failed below: this is the error that ends the transport."""
+        if self._error is None and not self._handle.closed:
+            self._error = TransportError.from_errno(number, action, self._peer)
+        if not self._handle.closed:
+            self._state = CLOSING
+            self._close_handle()
+
+    def _close_handle(self) -> None:
+        self._handle.close(self._on_closed)
+        self._runner.kick()
+
+    def _on_closed(self, handle: Any) -> None:
+        self._lost()
+
+    def hub_lost(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self._state = CLOSING
+        self._stop_close_timer()
+        if not self._handle.closed:
+            self._handle.close(self._on_closed)
+
+    def _arm_reset(self) -> None:
+        """Make the close of a TCP handle send a reset instead of an orderly end."""
+        try:
+            duplicate = socket.socket(
+                socket.AF_INET, socket.SOCK_STREAM, 0, os.dup(self._handle.fileno())
+            )
+        except (OSError, _UVError):
+            return
+        try:
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+        except OSError:
+            pass
+        finally:
+            duplicate.close()
+
+    # -- Reading --
+
+    def pause_reading(self) -> None:
+        self._gate(self._readable, "readable")
+        self._reading = False
+        if self._handle_reads and self._state is OPEN:
+            self._handle_reads = False
+            self._handle.stop_read()
+
+    def resume_reading(self) -> None:
+        self._gate(self._readable, "readable")
+        self._reading = True
+        if self._state is OPEN and self._readable:
+            self._start_handle()
+
+    def _gate(self, allowed: bool, what: str) -> None:
+        if not allowed:
+            raise TransportError(f"the transport is not {what}", errno.EBADF, self._peer)
+
+    def _start_handle(self) -> None:
+        if self._handle_reads or self._got_eof or self._handle.closed:
+            return
+        try:
+            self._handle.start_read(self._on_read)
+        except _UVError as error:
+            self._fail(error.args[0], "read")
+            return
+        self._handle_reads = True
+        self._runner.kick()
+
+    def _on_read(self, handle: Any, data: bytes | None, error: int | None) -> None:
+        if data:
+            if self._state is OPEN:
+                try:
+                    self._protocol.data_received(data)
+                except BaseException as failure:
+                    self._callback_failed(failure)
+        elif error is not None:
+            self._handle_reads = False
+            if error == _EOF:
+                self._on_eof()
+            else:
+                self._fail(error, "read")
+
+    def _on_eof(self) -> None:
+        if self._got_eof:
+            return
+        self._got_eof = True
+        if self._state is not OPEN:
+            return
+        keep_open = self._call(self._protocol.eof_received)
+        if not keep_open and self._state is OPEN:
+            self.close()
+
+    # -- Writing --
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self._handle.closed else self._handle.write_queue_size
+
+    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> None:
+        if type(data) is not bytes:
+            data = as_bytes(data)
+        if self._state is not OPEN or not self._writable:
+            self._refuse_write()
+        if handle is not None:
+            self._write_handle(data, handle)
+            return
+        if not self._queued:
+            try:
+                sent = self._handle.try_write(data)
+            except _UVError as error:
+                if error.args[0] != _EAGAIN:
+                    self._fail(error.args[0], "write")
+                    return
+                sent = 0
+            if sent == len(data):
+                return
+            if sent:
+                data = memoryview(data)[sent:]
+        elif not data:
+            return
+        self._queue(data)
+
+    def _queue(self, data: bytes | bytearray | memoryview, handle: Any = None) -> None:
+        if type(data) is not bytes and not (
+            type(data) is memoryview and type(data.obj) is bytes
+        ):
+            data = bytes(data)
+        try:
+            if handle is None:
+                self._handle.write(data, self._on_written)
+            else:
+                self._handle.write(data, self._on_written, handle)
+        except _UVError as error:
+            self._fail(error.args[0], "write")
+            return
+        self._queued += 1
+        self._runner.kick()
+        if not self._writing_paused and self._handle.write_queue_size > self._high:
+            self._pause_writing()
+
+    def _write_handle(self, data: bytes | bytearray | memoryview, handle: Any) -> None:
+        if not isinstance(self._handle, pyuv.Pipe) or not self._handle.ipc:
+            raise ValueError("a handle can be sent only over a Pipe made with ipc=True")
+        if not isinstance(handle, pyuv.Handle):
+            raise TypeError(f"handle must be a pyuv handle, not {type(handle).__name__}")
+        if handle.closed:
+            raise ValueError("the handle to be sent is closed")
+        if not data:
+            raise ValueError("a handle needs at least one byte of data to go with")
+        self._queue(data, handle)
+
+    def _on_written(self, handle: Any, error: int | None) -> None:
+        self._queued -= 1
+        if error is not None:
+            if error != _ECANCELED:
+                self._fail(error, "write")
+            return
+        if self._state is OPEN:
+            if self._writing_paused and handle.write_queue_size <= self._low:
+                self._resume_writing()
+        elif not self._queued and not self._handle.closed:
+            self._close_handle()
+
+    def can_write_eof(self) -> bool:
+        return self._writable and not isinstance(self._handle, pyuv.TTY)
+
+    def write_eof(self) -> None:
+        if self._state is not OPEN or not self._writable:
+            self._refuse_write()
+        if not self.can_write_eof():
+            raise TransportError("a terminal has no end of file to send", errno.EOPNOTSUPP)
+        try:
+            self._handle.shutdown(self._on_written)
+        except _UVError as error:
+            raise TransportError.from_errno(error.args[0], "shutdown", self._peer) from error
+        self._sent_eof = True
+        self._writable = False
+        self._queued += 1
+        self._runner.kick()
+
+    def _refuse_write(self) -> None:
+        if self._state is OPEN and not self._sent_eof:
+            self._gate(False, "writable")
+        self._refuse("write_eof() has closed the sending direction")
+
+    # -- Information --
+
+    def _get_handle(self) -> Any:
+        return self._handle
+
+    def _get_server_hostname(self) -> str | None:
+        return self._hostname
+
+    def _get_sockname(self) -> Any:
+        return self._ask("getsockname")
+
+    def _get_peername(self) -> Any:
+        return self._ask("getpeername")
+
+    def _get_winsize(self) -> Any:
+        return self._ask("get_winsize")
+
+    def _ask(self, question: str) -> Any:
+        if self._handle.closed:
+            return None
+        method = getattr(self._handle, question, None)
+        if method is None:
+            return None
+        try:
+            return method()
+        except (_UVError, UnicodeDecodeError):
+            return None
+
+    def _get_unix_creds(self) -> tuple[int, int, int] | None:
+        if not isinstance(self._handle, pyuv.Pipe) or not hasattr(socket, "SO_PEERCRED"):
+            return None
+        try:
+            duplicate = socket.socket(fileno=os.dup(self._handle.fileno()))
+        except (OSError, _UVError):
+            return None
+        with duplicate:
+            size = struct.calcsize("3i")
+            try:
+                raw = duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            except OSError:
+                return None
+        pid, uid, gid = struct.unpack("3i", raw)
+        return (pid, uid, gid)

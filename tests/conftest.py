@@ -1,0 +1,108 @@
+"""What every test gets: certificates, and a check that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gevent
+import greenlet
+import pytest
+from greentaps.certificates import CertificateAuthority
+from greentaps.hub import get_runner, now
+
+# How long a test's handles and greenlets may take to be gone after its end, in seconds.  A failed
+# TLS session lingers for one second so that its alert arrives.
+PATIENCE = 3.0
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Paths of PEM files.  `server` is for localhost, 127.0.0.1 and ::1."""
+
+    ca: Path
+    server: Path
+    client: Path
+    expired: Path
+    elsewhere: Path  # for other.example only
+    stranger: Path  # for localhost, from an authority that nobody trusts
+
+    def server_context(self, name: str = "server") -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(getattr(self, name))
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca))
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    directory = tmp_path_factory.mktemp("certificates")
+    authority = CertificateAuthority()
+    here = ("localhost", "127.0.0.1", "::1")
+    return Certificates(
+        ca=authority.write(directory),
+        server=authority.issue(*here).write(directory, "server"),
+        client=authority.issue("client.example").write(directory, "client"),
+        expired=authority.issue(*here, expired=True).write(directory, "expired"),
+        elsewhere=authority.issue("other.example").write(directory, "elsewhere"),
+        stranger=CertificateAuthority().issue(*here).write(directory, "stranger"),
+    )
+
+
+def descriptors() -> dict[int, str]:
+    """The open file descriptors of this process, and what each is."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+    return found
+
+
+def live_greenlets() -> list[greenlet.greenlet]:
+    """Greenlets that have been started and have not ended, but for the hub and main ones."""
+    hub = gevent.get_hub()
+    return [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, greenlet.greenlet)
+        and found
+        and found is not hub
+        and found.parent is hub
+        and not found.dead
+    ]
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a transport, a descriptor or a greenlet open."""
+    if request.node.get_closest_marker("leaves_things"):
+        yield
+        return
+    runner = get_runner()
+    greenlets = set(map(id, live_greenlets()))
+    gevent.get_hub().threadpool  # noqa: B018 - its descriptors are made on first use
+    before = descriptors()
+    yield
+    deadline = now() + PATIENCE
+    while True:
+        owners = [] if runner.closed else list(runner.owners)
+        left = [found for found in live_greenlets() if id(found) not in greenlets]
+        extra = {
+            number: what
+            for number, what in descriptors().items()
+            if before.get(number) != what and "/proc/" not in what
+        }
+        if not owners and not left and not extra:
+            return
+        if now() > deadline:
+            pytest.fail(f"left open: {owners} {left} {extra}")
+        gevent.sleep(0.01)
+        gc.collect()
