@@ -192,8 +192,8 @@ def _subclass_for(cls: type, errno: int) -> type:
 
 
 class Reason(Enum):
-    """Why an RFC 9622 error event was sent: the reasons of RFC 9623 appendix B, and one for a
-    local Abort, which RFC 9622 section 10 asks to be told apart."""
+    """Why an RFC 9622 error event was sent: the reasons of RFC 9623 appendix B, and two of
+    our own: a local Abort, which RFC 9622 section 10 asks to be told apart, and a normal end."""
 
     INVALID_CONFIGURATION = "InvalidConfiguration"
     NO_CANDIDATES = "NoCandidates"
@@ -208,6 +208,7 @@ class Reason(Enum):
     CONNECTION_ABORTED = "ConnectionAborted"
     LOCAL_ABORT = "LocalAbort"
     TIMEOUT = "Timeout"
+    CLOSED = "Closed"
 
 
 class TapsError(GreentapsError):

@@ -36,6 +36,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import wraps
+from math import inf
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
 
 import gevent
@@ -44,7 +45,6 @@ import pyuv
 from gevent import Timeout as _GeventTimeout
 from gevent import get_hub, getcurrent
 from gevent.exceptions import InvalidSwitchError
-from greenlet import error as greenlet_error
 
 from .errors import ResolutionError, SwitchpointError, Timeout, TransportError
 
@@ -53,6 +53,7 @@ __all__ = [
     "Owner",
     "Parked",
     "Runner",
+    "current_greenlet",
     "get_loop",
     "get_runner",
     "in_callback",
@@ -70,6 +71,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 now = time.monotonic
+current_greenlet = getcurrent
 sleep = gevent.sleep
 
 _NOWAIT = pyuv.UV_RUN_NOWAIT
@@ -100,7 +102,7 @@ class Runner:
         self.loop: Any = pyuv.Loop()
         self.loop.excepthook = self._collect
         self.closed = False
-        self._pid = os.getpid()
+        self._thread = threading.get_ident()
         self._watcher = hub.loop.io(self.loop.fileno(), 1)
         self._watching = False
         self._kicked = False
@@ -110,9 +112,11 @@ class Runner:
         self._failures: list[BaseException] = []
         self._owners: set[Owner] = set()
         self._closing: set[Any] = set()
-        self._raw: Any = None
+        self._raw: list[Any] = []  # watchers, while raw handles are looked after
+        self._nudge: Any = None  # of them, the one that keeps gevent from waiting
         self._raw_timer: Any = None
-        hub.destroy = _destroying(hub.destroy, weakref.ref(self))
+        self._raw_at = inf
+        hub.destroy = self._destroy = _destroying(hub.destroy, weakref.ref(self))
         Runner._all.add(self)
 
     # -- Running uv --
@@ -120,8 +124,11 @@ class Runner:
     def kick(self) -> None:
         """Run the uv loop soon: to be called after each call that arms something new."""
         if not self._kicked:
-            self._kicked = True
+            if threading.get_ident() != self._thread:
+                raise _other_thread_error()
+            # In this order a CTRL-C between the two costs one run, and not every later one.
             self.hub.loop.run_callback(self._run)
+            self._kicked = True
 
     def _run(self, from_watcher: bool = False) -> None:
         if self._running or self.closed:
@@ -135,8 +142,8 @@ class Runner:
         alive = self.loop.alive
         if alive is not self._watching:
             self._watch(alive)
-        if self._raw is not None:
-            self._serve_raw_handles(alive, from_watcher)
+        if self._raw:
+            self._after_run(from_watcher)
         if self._failures:
             self._report_failures()
         if self._ready:
@@ -237,36 +244,61 @@ class Runner:
         something new is there; on gevent's libuv it is a kick now and a coarse timer.
         """
         self.kick()
-        if self._raw is not None:
+        if self._raw:
             return
+        loop = self.hub.loop
         try:
             # gevent's own prepare watcher runs the greenlets of this turn.  libev runs those of
             # one priority last-in-first-out, so only a lower one comes after it.
-            self._raw = self.hub.loop.prepare(priority=-1)
-            self._raw.start(self._before_wait)
+            before = loop.prepare(priority=-1)
         except TypeError:
-            self._raw = self.hub.loop.timer(_RAW_POLL_SECONDS, _RAW_POLL_SECONDS, ref=False)
-            self._raw.start(self._before_wait)
-        # Neither of the two must keep the program alive or hide a deadlock.
-        with contextlib.suppress(AttributeError, NotImplementedError, ValueError):
-            self._raw.ref = False
+            before = loop.timer(_RAW_POLL_SECONDS, _RAW_POLL_SECONDS, ref=False)
+        # uv's timers count from uv's idea of the time, which stands still while uv does not run.
+        after = loop.check()
+        for watcher in (before, after):
+            # Neither must keep the program alive or hide a deadlock.
+            with contextlib.suppress(AttributeError, NotImplementedError, ValueError):
+                watcher.ref = False
+        self._nudge = loop.timer(0)
+        self._raw = [before, after, self._nudge]
+        before.start(self._before_wait)
+        after.start(self.loop.update_time)
 
     def _before_wait(self) -> None:
         loop = self.loop
-        if loop.alive and (not _TIMEOUT_SHOWS_NEW_HANDLES or loop.get_timeout() == 0):
-            self._run()
+        if not loop.alive:
+            return
+        if _TIMEOUT_SHOWS_NEW_HANDLES:
+            timeout = loop.get_timeout()
+            if timeout:
+                self._wake_in(timeout)
+                return
+        self._run()
+        if self.hub.loop._callbacks:
+            # Called by what ran just now.  gevent has had its turn: it must not wait.
+            self._nudge.start(_nothing)
 
-    def _serve_raw_handles(self, alive: bool, from_watcher: bool) -> None:
-        timeout = self.loop.get_timeout() if alive else -1
+    def _after_run(self, from_watcher: bool) -> None:
+        timeout = self.loop.get_timeout() if self.loop.alive else -1
         if timeout == 0 or from_watcher:
             self.kick()
+        self._wake_in(timeout)
+
+    def _wake_in(self, seconds: float) -> None:
+        """Have uv run when its next timer is due; a negative number says that it has none."""
+        at = now() + seconds if seconds > 0 else inf
         if self._raw_timer is not None:
+            if abs(at - self._raw_at) < 0.001:  # seconds; uv counts whole milliseconds
+                return
             self._raw_timer.close()
             self._raw_timer = None
-        if timeout > 0:
-            self._raw_timer = self.call_later(timeout, self._raw_timer_fired)
+        self._raw_at = at
+        if seconds > 0:
+            self._raw_timer = self.call_later(seconds, self._raw_timer_fired)
 
     def _raw_timer_fired(self) -> None:
+        self._raw_timer.close()
+        self._raw_timer = None
         self.loop.update_time()
         self._run()
 
@@ -290,6 +322,7 @@ class Runner:
         """
         if self.closed or self._running:
             return
+        self._kicked = True  # no kick has an effect from now on
         self._stop_watchers()
         self._lose_owners(TransportError("the hub of this transport has been destroyed"))
         self._drain_loop()
@@ -297,13 +330,18 @@ class Runner:
         self.loop.excepthook = None
         self.loop = None  # the last reference: its descriptors are closed here
         self._failures.clear()
-        self.hub.__dict__.pop("destroy", None)
+        if self.hub.__dict__.get("destroy") is self._destroy:
+            del self.hub.destroy
+        if self._ready:  # woken while `make_ready` counted on the end of a run
+            self._resume_scheduled = True
+            self.hub.loop.run_callback(self._resume)
 
     def _stop_watchers(self) -> None:
-        for watcher in (self._watcher, self._raw, self._raw_timer):
+        for watcher in (self._watcher, self._raw_timer, *self._raw):
             if watcher is not None:
                 watcher.close()
-        self._raw = self._raw_timer = None
+        self._raw.clear()
+        self._raw_timer = None
         self._watching = False
 
     def _lose_owners(self, error: BaseException) -> None:
@@ -322,20 +360,68 @@ class Runner:
             self._running = False
         self._owners.clear()
 
-    def _forked(self) -> None:
-        """In a child: let go of the parent's epoll set before any handle is touched."""
-        self._pid = os.getpid()
+    # -- In a forked child --
+
+    def forked(self) -> None:
+        """We are the child now.  Let go of all that is the parent's, at once; make no callback.
+
+        The descriptors are closed here: a connection that the parent ends must end, although the
+        child does nothing more than to call exec.  Protocols hear of it only if the child goes
+        on to run its hub.
+        """
+        self._detach()
+        if self._thread != threading.get_ident():
+            self._blank_out()
+            return
+        for watcher in (self._raw_timer, *self._raw):
+            if watcher is not None:
+                watcher.close()
+        self._raw.clear()
+        self._raw_timer = None
+        self._lose_owners(TransportError("the transport belongs to the parent process"))
+        for handle in self.loop.handles:
+            if not handle.closed:
+                handle.close()
+        self.call_soon(self._finish_in_child)
+
+    def _detach(self) -> None:
+        """Leave the epoll set that is shared with the parent: it would go deaf if we closed a
+        handle before."""
         fresh = select.epoll()
         os.dup2(fresh.fileno(), self.loop.fileno(), inheritable=False)
         fresh.close()
 
-    def _end_in_child(self) -> None:
-        with contextlib.suppress(Exception):
-            self._stop_watchers()
-        self._kicked = self._running = self._resume_scheduled = False
-        self._lose_owners(TransportError("the transport belongs to the parent process"))
-        self._drain_loop()
-        self.closed = True
+    def _blank_out(self) -> None:
+        """The loop of a thread that does not exist here, in whatever state the fork caught it:
+        put something harmless in the place of its descriptors, and never touch it again."""
+        self.closed = self._kicked = True
+        _abandoned.append(self)
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for handle in self.loop.handles:
+            with contextlib.suppress(AttributeError, OSError, pyuv.error.UVError):
+                os.dup2(nowhere, handle.fileno(), inheritable=False)
+        os.close(nowhere)
+
+    def _finish_in_child(self) -> None:
+        if self.closed:
+            return
+        self._run()
+        if self.loop.alive:
+            self.call_soon(self._finish_in_child)
+        else:
+            self.close()
+
+
+# Loops of the parent's other threads.  Without a reference they would be torn down.
+_abandoned: list[Runner] = []
+
+
+def _nothing() -> None:
+    pass
+
+
+def _other_thread_error() -> SwitchpointError:
+    return SwitchpointError("this object belongs to another thread's hub")
 
 
 def _destroying(destroy: Callable[..., Any], runner: weakref.ref[Runner]) -> Callable[..., Any]:
@@ -384,14 +470,10 @@ def get_loop() -> Any:
 
 
 def _after_fork_in_child() -> None:
-    runners = list(Runner._all)
-    for runner in runners:
+    for runner in list(Runner._all):
         if not runner.closed:
-            runner._forked()
-    mine = _local.runner
-    if mine is not None and not mine.closed:
-        mine._end_in_child()
-        _local.runner = None
+            runner.forked()
+    _local.runner = None
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -462,13 +544,13 @@ class Parked(Generic[T]):
             raise _in_callback_error()
         if runner.closed:
             raise TransportError("the hub of this transport has been destroyed")
+        if get_hub() is not hub:
+            raise _other_thread_error()
         self.greenlet = current
         timer = None if timeout is None else runner.call_later(timeout, self._expire)
         try:
             if hub.switch() is not self:
                 raise InvalidSwitchError("a parked greenlet was switched to by a stranger")
-        except greenlet_error as error:
-            raise SwitchpointError("this object belongs to another thread's hub") from error
         finally:
             self._waited = True
             self.greenlet = None
@@ -592,7 +674,10 @@ def resolve(
     Raises `ResolutionError`.
     """
     try:
-        return gevent.socket.getaddrinfo(host, port, family, kind, protocol, flags)  # type: ignore[no-any-return]
+        found: list[tuple[Any, ...]] = gevent.socket.getaddrinfo(
+            host, port, family, kind, protocol, flags
+        )
+        return found
     except gevent.socket.gaierror as error:
         raise resolution_error(host, port, error) from error
     except (UnicodeError, OverflowError) as error:

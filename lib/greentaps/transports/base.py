@@ -333,6 +333,14 @@ class BaseTransport:
         made.__cause__ = self._error
         return made
 
+    def _begin(self) -> None:
+        """The first step of `start`."""
+        if self._state is OPEN:
+            raise TransportError("the transport has already been started", errno.EISCONN)
+        if self._state is not NEW:
+            raise self._ended()
+        self._state = OPEN
+
     def _refuse(self, what: str | None = None) -> None:
         """Raise what the state calls for."""
         if self._state is NEW:
@@ -377,10 +385,11 @@ class StreamTransport(BaseTransport):
 
         Raises TypeError, with nothing sent, if an element is not bytes-like.
         """
-        self.write(b"".join(seq))
+        self.write(b"".join(map(as_bytes, seq)))
 
     def can_write_eof(self) -> bool:
-        """Whether this transport can close the write direction alone."""
+        """Whether this transport can close the write direction alone, now: it was started, is not
+        closing, and has not done so before."""
         raise NotImplementedError
 
     def write_eof(self) -> None:
@@ -390,6 +399,10 @@ class StreamTransport(BaseTransport):
         the transport stays as it was.
         """
         raise NotImplementedError
+
+    def _check_passing(self, data: Any, handle: Any) -> None:
+        """Raise ValueError or TypeError if *handle* cannot be sent along with *data*."""
+        raise ValueError("a handle can be sent only over a Pipe made with ipc=True")
 
     def pause_reading(self) -> None:
         """Stop calling ``data_received`` until `resume_reading`.

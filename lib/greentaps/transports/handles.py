@@ -21,7 +21,7 @@ from typing import Any
 
 import pyuv
 
-from ..errors import TransportError
+from ..errors import Timeout, TransportError
 from ..hub import (
     Deadline,
     Parked,
@@ -32,7 +32,6 @@ from ..hub import (
     sleep,
     time_limit,
 )
-from ..errors import Timeout
 
 __all__ = [
     "check_address",

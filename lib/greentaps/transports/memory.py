@@ -34,6 +34,7 @@ class MemoryTransport(StreamTransport):
         "_got_eof",
         "_name",
         "_other",
+        "_reset_early",
         "_scheduled",
         "capacity",
     )
@@ -54,15 +55,14 @@ class MemoryTransport(StreamTransport):
         self._eof_queued = False
         self._eof_sent = False
         self._got_eof = False
+        self._reset_early = False  # the other end aborted before we started
         self._scheduled = False
         runner.adopt(self)
 
     # -- Life cycle --
 
     def start(self, protocol: Any) -> None:
-        if self._state is not NEW:
-            raise TransportError("the transport has already been started", errno.EISCONN)
-        self._state = OPEN
+        self._begin()
         self._protocol = protocol
         self._peer = self._other._name
         try:
@@ -70,6 +70,8 @@ class MemoryTransport(StreamTransport):
         except BaseException as error:
             self.abort(error)
             raise
+        if self._reset_early:
+            self._runner.call_soon(self._reset)
         self._other._schedule()
 
     def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
@@ -98,6 +100,9 @@ class MemoryTransport(StreamTransport):
     def _reset(self) -> None:
         if self._state is CLOSED:
             return
+        if self._state is NEW:  # as with a socket, `start` will show it
+            self._reset_early = True
+            return
         if self._error is None and not (self._got_eof and not self._buffered):
             self._error = TransportError.from_errno(errno.ECONNRESET, "read", self._peer)
         self._state = CLOSING
@@ -117,7 +122,8 @@ class MemoryTransport(StreamTransport):
     # -- The transfer --
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._state is not CLOSED:
+        """Transfer soon; also after our own end: what was taken is still delivered."""
+        if not self._scheduled:
             self._scheduled = True
             self._runner.call_soon(self._transfer)
 
@@ -129,15 +135,13 @@ class MemoryTransport(StreamTransport):
             self._buffered -= len(chunk)
             if other._state is OPEN:
                 other._call(other._protocol.data_received, chunk)
-        if self._state is CLOSED:
-            return
         if self._writing_paused and self._state is OPEN:
             if self.get_write_buffer_size() <= self._low:
                 self._resume_writing()
         if not self._buffer and self._eof_queued and not self._eof_sent and other._hears_eof():
             self._eof_sent = True
             other._on_eof()
-        if self._state is CLOSING and self.get_write_buffer_size() == 0:
+        if self._state is CLOSING and not self.get_write_buffer_size():
             self._lost()
 
     def _takes(self) -> bool:
@@ -162,13 +166,7 @@ class MemoryTransport(StreamTransport):
 
     def resume_reading(self) -> None:
         self._reading = True
-        self._other._schedule_rest()
-
-    def _schedule_rest(self) -> None:
-        """As `_schedule`, also after our own end: what was taken is still delivered."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._runner.call_soon(self._transfer)
+        self._other._schedule()
 
     # -- Writing --
 
@@ -180,10 +178,10 @@ class MemoryTransport(StreamTransport):
         if self._state is not OPEN or self._eof_queued:
             self._refuse("write_eof() has closed the sending direction")
         if handle is not None:
-            raise ValueError("a handle can be sent only over a Pipe made with ipc=True")
+            self._check_passing(data, handle)
         if not data:
             return
-        if self._other.is_closing():
+        if self._other._state is CLOSED:
             error = TransportError.from_errno(errno.EPIPE, "write", self._peer)
             self._runner.call_soon(self.abort, error)
             return

@@ -28,7 +28,6 @@ from .base import (
     CLOSE_TIMEOUT,
     CLOSED,
     CLOSING,
-    NEW,
     OPEN,
     StreamTransport,
     as_bytes,
@@ -99,9 +98,7 @@ class Transport(StreamTransport):
     # -- Life cycle --
 
     def start(self, protocol: Any) -> None:
-        if self._state is not NEW:
-            raise TransportError("the transport has already been started", errno.EISCONN)
-        self._state = OPEN
+        self._begin()
         self._protocol = protocol
         self._peer = self._get_peername()
         try:
@@ -245,7 +242,8 @@ class Transport(StreamTransport):
         if self._state is not OPEN or not self._writable:
             self._refuse_write()
         if handle is not None:
-            self._write_handle(data, handle)
+            self._check_passing(data, handle)
+            self._queue(data, handle)
             return
         if not self._queued:
             try:
@@ -281,16 +279,15 @@ class Transport(StreamTransport):
         if not self._writing_paused and self._handle.write_queue_size > self._high:
             self._pause_writing()
 
-    def _write_handle(self, data: bytes | bytearray | memoryview, handle: Any) -> None:
+    def _check_passing(self, data: Any, handle: Any) -> None:
         if not isinstance(self._handle, pyuv.Pipe) or not self._handle.ipc:
-            raise ValueError("a handle can be sent only over a Pipe made with ipc=True")
+            super()._check_passing(data, handle)
         if not isinstance(handle, pyuv.Handle):
             raise TypeError(f"handle must be a pyuv handle, not {type(handle).__name__}")
         if handle.closed:
             raise ValueError("the handle to be sent is closed")
         if not data:
             raise ValueError("a handle needs at least one byte of data to go with")
-        self._queue(data, handle)
 
     def _on_written(self, handle: Any, error: int | None) -> None:
         self._queued -= 1
@@ -305,7 +302,9 @@ class Transport(StreamTransport):
             self._close_handle()
 
     def can_write_eof(self) -> bool:
-        return self._writable and not isinstance(self._handle, pyuv.TTY)
+        return (
+            self._state is OPEN and self._writable and not isinstance(self._handle, pyuv.TTY)
+        )
 
     def write_eof(self) -> None:
         if self._state is not OPEN or not self._writable:

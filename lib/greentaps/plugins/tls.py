@@ -1,0 +1,50 @@
+"""TLS (RFC 8446 and RFC 5246) over any stream.
+
+The mapping of RFC 9623's template, where it differs from what is below:
+
+===================  ========================================================================
+Connectedness        Connected
+Data unit            Byte stream
+Connection object    one TLS session over one connection below
+Initiate             as below, then the handshake as client
+Ready                the handshake is done and the peer is verified
+EstablishmentError   the handshake failed: nothing is tried without TLS instead
+Listen               as below; each connection then makes its handshake as server
+ConnectionReceived   the handshake is done
+Close                close_notify, then as below
+Abort                as below: no close_notify, which the peer takes for a truncation
+===================  ========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..transports import SslTransport
+from . import Attempt, Plugin
+
+__all__ = ["Tls"]
+
+
+class Tls(Plugin):
+    """TLS with the engine that the SecurityParameters call for."""
+
+    name: ClassVar[str] = "tls"
+    over: ClassVar[tuple[str, ...]] = ("tcp",)
+    secure: ClassVar[bool] = True
+
+    def check(self, attempt: Attempt, *, server_side: bool) -> None:
+        attempt.security.context(server_side=server_side)
+
+    def open(self, attempt: Attempt, below: Any) -> Any:
+        hostname = attempt.hostname or attempt.remote[0]
+        return SslTransport(
+            below,
+            attempt.security.context(server_side=False),
+            False,
+            hostname.partition("%")[0],
+            handshake_timeout=None,  # the attempt has a deadline
+        )
+
+    def accept(self, attempt: Attempt, below: Any) -> Any:
+        return SslTransport(below, attempt.security.context(server_side=True), True)

@@ -1,0 +1,151 @@
+"""Local and Remote Endpoints: who and where the two ends are (RFC 9622 section 6.1).
+
+One object identifies one host, with at most one identifier of each kind: setting a kind again
+replaces it.  Several addresses are several objects.  Nothing is resolved here.
+"""
+
+from __future__ import annotations
+
+import copy
+import ipaddress
+import socket
+from typing import Any, Self
+
+__all__ = ["Endpoint", "LocalEndpoint", "RemoteEndpoint"]
+
+
+class Endpoint:
+    """What both kinds of Endpoint can have.  All ``with_`` methods return the object itself."""
+
+    __slots__ = ("_hostname", "_ip_address", "_port", "_scope", "_service")
+
+    def __init__(self) -> None:
+        self._hostname: str | None = None
+        self._ip_address: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
+        self._scope: str | None = None
+        self._port: int | None = None
+        self._service: str | None = None
+
+    def with_hostname(self, hostname: str) -> Self:
+        """The host's name (str), to be resolved when a Connection is made; should be fully
+        qualified.  An address in text form is taken as `with_ip_address` does."""
+        if not isinstance(hostname, str):
+            raise TypeError(f"a host name is a str, not {hostname!r}")
+        if not hostname or len(hostname) > 253 or any(c.isspace() or c == "\0" for c in hostname):
+            raise ValueError(f"not a host name: {hostname!r}")
+        self._hostname = hostname
+        return self
+
+    def with_port(self, port: int | str) -> Self:
+        """The port, 0 to 65535, as an int or in digits."""
+        if isinstance(port, str) and port.isdecimal() and port.isascii():
+            port = int(port)
+        if isinstance(port, bool) or not isinstance(port, int):
+            raise TypeError(f"a port is an int or a str of digits, not {port!r}")
+        if not 0 <= port <= 65535:
+            raise ValueError(f"a port is a number from 0 to 65535, not {port!r}")
+        self._port = port
+        return self
+
+    def with_service(self, service: str) -> Self:
+        """The name of a service (str), which stands for its port: ``"https"``."""
+        if not isinstance(service, str):
+            raise TypeError(f"a service is a str, not {service!r}")
+        if not service or any(c.isspace() or c == "\0" for c in service):
+            raise ValueError(f"not the name of a service: {service!r}")
+        self._service = service
+        return self
+
+    def with_ip_address(self, address: Any) -> Self:
+        """An IPv4 or IPv6 address: text, packed bytes, or an ``ipaddress`` object.  Only this
+        address is used then, whatever the host name would resolve to.  IPv6 text may have a zone,
+        ``fe80::1%eth0``."""
+        scope = None
+        if isinstance(address, str):
+            address, _, zone = address.partition("%")
+            scope = zone or None
+        elif not isinstance(
+            address, bytes | ipaddress.IPv4Address | ipaddress.IPv6Address
+        ):
+            raise TypeError(f"an IP address is text, packed bytes or an object, not {address!r}")
+        found = ipaddress.ip_address(address)
+        if isinstance(found, ipaddress.IPv6Address) and found.scope_id:
+            scope = found.scope_id
+            found = ipaddress.IPv6Address(int(found))
+        if scope is not None and found.version == 4:
+            raise ValueError(f"an IPv4 address has no zone: {address!r}%{scope}")
+        self._ip_address = found
+        self._scope = scope
+        return self
+
+    @property
+    def hostname(self) -> str | None:
+        """The host's name, if one was given."""
+        return self._hostname
+
+    @property
+    def port(self) -> int | None:
+        """The port, if one was given."""
+        return self._port
+
+    @property
+    def service(self) -> str | None:
+        """The service, if one was given."""
+        return self._service
+
+    @property
+    def ip_address(self) -> str | None:
+        """The address in text form, with its zone, if one was given."""
+        if self._ip_address is None:
+            return None
+        return f"{self._ip_address}%{self._scope}" if self._scope else str(self._ip_address)
+
+    def copy(self) -> Self:
+        """An object that later changes of this one do not reach."""
+        return copy.copy(self)
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (type(self), *(getattr(self, name) for name in Endpoint.__slots__))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Endpoint) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        inside = ", ".join(
+            f"{name}={value!r}"
+            for name in ("hostname", "ip_address", "port", "service")
+            if (value := getattr(self, name)) is not None
+        )
+        return f"{type(self).__name__}({inside})"
+
+
+class LocalEndpoint(Endpoint):
+    """Our end (RFC 9622 section 6.1): what to listen on, or where to come from."""
+
+    __slots__ = ()
+
+
+class RemoteEndpoint(Endpoint):
+    """The peer's end (RFC 9622 section 6.1)."""
+
+    __slots__ = ()
+
+
+def endpoint_of(sockaddr: Any, kind: type[Endpoint], hostname: str | None = None) -> Any:
+    """The Endpoint for a socket address of the kernel's."""
+    if not isinstance(sockaddr, tuple):
+        return None
+    made = kind().with_port(sockaddr[1])
+    address = str(sockaddr[0])
+    if len(sockaddr) == 4 and sockaddr[3] and "%" not in address:
+        try:
+            address += "%" + socket.if_indextoname(sockaddr[3])
+        except OSError:
+            address += f"%{sockaddr[3]}"
+    made.with_ip_address(address)
+    if hostname is not None:
+        made.with_hostname(hostname)
+    return made

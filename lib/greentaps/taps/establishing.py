@@ -1,0 +1,217 @@
+"""Establishing: the driver of a race, and of a single attempt (RFC 9623 sections 4.3 and 4.4).
+
+Each attempt is a greenlet that opens a stack from the bottom up and waits until the top is ready.
+`establish` starts them as the `Race` says, and ends what did not win.  A single candidate needs
+neither a race nor a greenlet.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import EstablishmentError, Reason, Timeout, TransportError
+from ..hub import Deadline, Parked, get_runner, now, spawn
+from ..plugins import Attempt
+from .candidates import Candidate, plugins_of
+from .racing import Race
+
+__all__ = ["Established", "Readying", "establish"]
+
+
+@dataclass(frozen=True)
+class Established:
+    """A ready transport, the candidate that it came from, and how long each step took."""
+
+    candidate: Candidate
+    transport: Any
+    phases: tuple[tuple[str, float], ...]
+
+
+class Readying:
+    """The protocol of a transport that nobody has taken yet.
+
+    It waits for ``connection_made``, keeps the transport from reading, and hears of its loss.
+    *done* is called once, with the error or None.
+    """
+
+    def __init__(self, transport: Any, done: Any) -> None:
+        self._transport = transport
+        self._done = done
+        transport.call_when_lost(self._lost)
+
+    def connection_made(self, transport: Any) -> None:
+        transport.pause_reading()
+        self._tell(None)
+
+    def _lost(self, transport: Any, error: BaseException | None) -> None:
+        self._tell(
+            error
+            or TransportError("the peer closed the connection at once", errno.ECONNABORTED)
+        )
+
+    def _tell(self, error: BaseException | None) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(error)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        pass
+
+    def data_received(self, data: bytes) -> None:
+        raise AssertionError("reading is paused")
+
+    def eof_received(self) -> bool:
+        return True
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+
+def attempt_one(candidate: Candidate, template: Attempt) -> Established:
+    """Open *candidate*'s stack and wait until it is ready.  A switchpoint.
+
+    Raises TransportError, with nothing left open.
+    """
+    attempt = replace(
+        template, remote=candidate.remote, local=candidate.local, hostname=candidate.hostname
+    )
+    begun = now()
+    phases = []
+    transport = None
+    try:
+        for plugin in plugins_of(candidate):
+            transport = plugin.open(attempt, transport)
+            phases.append((plugin.name, now() - begun))
+            begun = now()
+        made_ready(transport, attempt.deadline)
+    except BaseException:
+        if transport is not None:
+            transport.abort()
+        raise
+    name, seconds = phases.pop()
+    phases.append((name, seconds + now() - begun))
+    return Established(candidate, transport, tuple(phases))
+
+
+def made_ready(transport: Any, deadline: Deadline) -> None:
+    """Start *transport* and wait until it is ready.  A switchpoint.  Raises what prevented it."""
+    parked: Parked[BaseException | None] = Parked(get_runner())
+    transport.start(Readying(transport, parked.finish))
+    try:
+        error = parked.wait(deadline.left())
+    except Timeout:
+        error = TransportError(
+            "the handshake timed out", errno.ETIMEDOUT, transport.get_extra_info("peername")
+        )
+    if error is not None:
+        raise error
+
+
+def establish(candidates: Sequence[Candidate], template: Attempt) -> Established:
+    """Race *candidates* and return the winner.  A switchpoint.
+
+    Raises EstablishmentError with every attempt's error.  However it ends, nothing of the others
+    is left open.
+    """
+    if len(candidates) == 1:
+        try:
+            return attempt_one(candidates[0], template)
+        except TransportError as error:
+            raise _failure([(candidates[0], error)], template.deadline) from error
+    return _Runners(candidates, template).run()
+
+
+class _Runners:
+    """The greenlets of one race."""
+
+    def __init__(self, candidates: Sequence[Candidate], template: Attempt) -> None:
+        self._candidates = candidates
+        self._template = template
+        self._race = Race(len(candidates))
+        self._greenlets: dict[int, Any] = {}
+        self._events: list[tuple[int, Established | BaseException]] = []
+        self._news: Parked[None] | None = None
+        self._failures: list[tuple[Candidate, BaseException]] = []
+
+    def run(self) -> Established:
+        race = self._race
+        deadline = self._template.deadline
+        try:
+            self._start(race.start(now()))
+            while not race.over:
+                self._wait(deadline)
+                winner = self._handle_events()
+                if winner is not None:
+                    return winner
+                if deadline.passed():
+                    break
+                self._start(race.wake(now()))
+            raise _failure(self._failures, deadline)
+        finally:
+            self._stop_all()
+
+    def _start(self, indexes: list[int]) -> None:
+        for index in indexes:
+            self._greenlets[index] = spawn(self._attempt, index)
+
+    def _attempt(self, index: int) -> None:
+        try:
+            result: Established | BaseException = attempt_one(
+                self._candidates[index], self._template
+            )
+        except Exception as error:
+            result = error
+        self._events.append((index, result))
+        if self._news is not None:
+            self._news.finish(None)
+
+    def _wait(self, deadline: Deadline) -> None:
+        if self._events:
+            return
+        limits = [limit for limit in (deadline.left(), self._until_wake()) if limit is not None]
+        self._news = Parked(get_runner())
+        try:
+            self._news.wait(min(limits) if limits else None)
+        except Timeout:
+            pass
+        finally:
+            self._news = None
+
+    def _until_wake(self) -> float | None:
+        wake_at = self._race.wake_at
+        return None if wake_at is None else max(wake_at - now(), 0.0)
+
+    def _handle_events(self) -> Established | None:
+        while self._events:
+            index, result = self._events.pop(0)
+            del self._greenlets[index]
+            if isinstance(result, Established):
+                self._race.succeeded(index)
+                return result
+            if not isinstance(result, TransportError):
+                raise result
+            self._failures.append((self._candidates[index], result))
+            self._start(self._race.failed(index, now()))
+        return None
+
+    def _stop_all(self) -> None:
+        for greenlet in self._greenlets.values():
+            greenlet.kill(block=False)
+        # Of two that finished in one turn only the first was taken.
+        for _, result in self._events:
+            if isinstance(result, Established):
+                result.transport.abort()
+
+
+def _failure(
+    failures: Sequence[tuple[Candidate, BaseException]], deadline: Deadline
+) -> EstablishmentError:
+    reason = Reason.TIMEOUT if deadline.passed() else Reason.ESTABLISHMENT_FAILED
+    text = "the time is over" if deadline.passed() else "no candidate could be connected"
+    return EstablishmentError(text, reason, failures)

@@ -1,0 +1,97 @@
+"""The inbox of a Connection: what has arrived and nobody has asked for yet.  Pure.
+
+Pieces of Messages go in at one end, in order; whole Messages, or as much of one as is wanted, come
+out at the other.  No operation costs more as the inbox grows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import Any
+
+__all__ = ["Inbox"]
+
+Piece = tuple[bytes, Any, bool]  # data, context, end of message
+
+
+class Inbox:
+    """`size` is how many bytes are held."""
+
+    __slots__ = ("_head_ended", "_head_size", "_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: deque[Piece] = deque()
+        self._head_size = 0  # bytes that are here of the first Message
+        self._head_ended = False  # ... and whether that is all of it
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def put(self, data: bytes, context: Any, end_of_message: bool) -> None:
+        """Add the next piece."""
+        self._pieces.append((data, context, end_of_message))
+        self.size += len(data)
+        if not self._head_ended:
+            self._head_size += len(data)
+            self._head_ended = end_of_message
+
+    def put_back(self, data: bytes, context: Any, end_of_message: bool) -> None:
+        """Undo a `take` whose result nobody wanted after all."""
+        if end_of_message:
+            self._head_size = len(data)
+            self._head_ended = True
+        else:
+            self._head_size += len(data)
+        self._pieces.appendleft((data, context, end_of_message))
+        self.size += len(data)
+
+    def take(self, minimum: float = inf, maximum: float = inf) -> Piece | None:
+        """The first Message, or what there is of it.
+
+        None if fewer than *minimum* bytes of it are here and it has not ended.  Never more than
+        *maximum* bytes: the rest stays for the next call.
+        """
+        if not self._head_ended and (self._head_size < minimum or not self._pieces):
+            return None
+        pieces = self._pieces
+        if self._head_size <= maximum:
+            wanted = self._head_size
+            ended = self._head_ended
+        else:
+            wanted = int(maximum)
+            ended = False
+        data, context, end = pieces.popleft()
+        if len(data) != wanted or end is not ended:
+            data = self._gather(data, context, end, wanted, ended)
+        self.size -= wanted
+        self._head_size -= wanted
+        if ended:
+            self._next_head()
+        return (data, context, ended)
+
+    def _gather(self, data: bytes, context: Any, end: bool, wanted: int, ended: bool) -> bytes:
+        """Join pieces until there are *wanted* bytes, and the end if that is *ended*."""
+        pieces = self._pieces
+        parts = []
+        while True:
+            if len(data) > wanted or (len(data) == wanted and end and not ended):
+                pieces.appendleft((data[wanted:], context, end))
+                parts.append(data[:wanted])
+                break
+            parts.append(data)
+            wanted -= len(data)
+            if end or (not wanted and not ended):
+                break
+            data, context, end = pieces.popleft()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _next_head(self) -> None:
+        self._head_size = 0
+        self._head_ended = False
+        for data, _, end in self._pieces:
+            self._head_size += len(data)
+            if end:
+                self._head_ended = True
+                break
