@@ -690,3 +690,18 @@ def resolution_error(host: Any, port: Any, error: Exception) -> ResolutionError:
     made = ResolutionError(f"cannot resolve {host!r}, {port!r}: {text}", address=(host, port))
     made.code = error.errno if isinstance(error, OSError) else None
     return made
+
+
+def describe_loop() -> list[tuple[str, str]]:
+    """What the ground is made of, as (name, text) pairs: for ``greentaps info``."""
+    hub_loop = type(get_hub().loop)
+    try:
+        import _pyuv_build
+
+        libuv = f"{_pyuv_build.LIBUV} libuv {_pyuv_build.LIBUV_VERSION}"
+    except ImportError:  # a pyuv that others have built
+        libuv = f"libuv {pyuv.LIBUV_VERSION}"
+    return [
+        ("gevent", f"{gevent.__version__}, loop {hub_loop.__module__}"),
+        ("pyuv", f"{pyuv.__version__}, {libuv}"),
+    ]

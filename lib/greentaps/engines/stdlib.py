@@ -86,12 +86,15 @@ class StdlibEngine:
         if self._shut:
             return
         self._shut = True
+        # `unwrap` sends ours and then looks for the peer's at once, to which data of the peer that
+        # is still to be read is an error.  So it sees no input; the peer's is found by `read`.
+        held_back = self._incoming.read()
         try:
-            # The first call only sends ours.  A second one would refuse to see data of the peer
-            # that is still under way, so the peer's close_notify is awaited with `read`.
             self._object.unwrap()
         except (ssl.SSLError, ValueError, OSError):
             pass
+        if held_back:
+            self._incoming.write(held_back)
 
     def leftover(self) -> bytes:
         return self._incoming.read()
