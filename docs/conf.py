@@ -14,7 +14,14 @@ release = version = runpy.run_path(str(VERSION_FILE))["__version__"]
 extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
-html_theme_options = {"description": "Transport services in blocking style"}
+html_theme_options = {
+    "description": "Transport services in blocking style",
+    "page_width": "60em",
+    "sidebar_width": "15em",
+}
 
+# A name in single backticks is an object of ours where there is one, as in the docstrings.
+default_role = "py:obj"
+rst_prolog = ".. py:currentmodule:: greentaps\n"
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_typehints = "none"  # the docstrings say what the types are for

@@ -1,0 +1,245 @@
+"""Every file in examples/ runs, says what it should, and ends in time."""
+
+from __future__ import annotations
+
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+LONGEST = 40.0  # seconds that an example may take on a busy machine; each takes less than two
+LINES = 60  # an example has fewer
+
+shown: set[str] = set()
+
+
+def shows(*names: str) -> Callable[[Any], Any]:
+    """Say which examples a test runs."""
+    shown.update(names)
+    return lambda test: test
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    # In development mode, what was not closed is told of on stderr.
+    return [sys.executable, "-X", "dev", str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+
+
+def run(name: str, *arguments: object) -> str:
+    """Run an example to its end and return what it printed."""
+    done = subprocess.run(
+        command(name, *arguments), capture_output=True, text=True, timeout=LONGEST, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@contextmanager
+def serving(name: str, *arguments: object) -> Iterator[int]:
+    """Run an example that is a server, give its port, and end it with CTRL-C."""
+    with subprocess.Popen(
+        command(name, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], LONGEST)[0], "it says nothing"
+            line = process.stdout.readline()
+            found = re.fullmatch(r"listening on port (\d+)\n", line)
+            assert found, line
+            yield int(found[1])
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=LONGEST)
+        finally:
+            process.kill()
+    assert output == ""
+    # gevent may print where the CTRL-C struck; nothing else is in order.
+    assert not re.search(r"^\S.*(Error|Warning)", errors, re.MULTILINE), errors
+    assert process.returncode == 0
+
+
+def talk(port: int, data: bytes) -> bytes:
+    """Send *data* to a local server, and return all it says until it ends."""
+    with socket.create_connection(("127.0.0.1", port), timeout=LONGEST) as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        pieces = []
+        while piece := client.recv(65536):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem and server.pem."""
+    folder = tmp_path_factory.mktemp("pems")
+    printed = run("make_certificates", folder)
+    assert printed.split() == ["trust", f"{folder}/ca.pem", "identity", f"{folder}/server.pem"]
+    return folder
+
+
+def test_each_example_is_tested_and_short() -> None:
+    files = {path.stem: path for path in EXAMPLES.glob("*.py")}
+    assert set(files) == shown
+    long = [name for name, path in files.items() if len(path.read_text().splitlines()) >= LINES]
+    assert long == []
+
+
+@shows("echo_server", "echo_client")
+def test_echo() -> None:
+    with serving("echo_server", 0) as port:
+        assert run("echo_client", port, "good day") == "connected by tcp\nreceived good day\n"
+        data = bytes(range(256)) * 4096
+        assert talk(port, data) == data
+
+
+@shows("secure_echo_server", "secure_echo_client", "make_certificates")
+def test_secure_echo(pems: Path) -> None:
+    with serving("secure_echo_server", "--port", 0, "--identity", pems / "server.pem") as port:
+        printed = run("secure_echo_client", "--port", port, "--trust", pems / "ca.pem")
+        assert printed == "connected by tls/tcp with TLSv1.3\nreceived hello\n"
+
+
+@shows("secure_echo_client")
+def test_secure_echo_with_a_stranger(pems: Path) -> None:
+    with serving("secure_echo_server", "--port", 0, "--identity", pems / "server.pem") as port:
+        refused = subprocess.run(
+            command("secure_echo_client", "--port", port),
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            check=False,
+        )
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert "greentaps.errors.EstablishmentError" in refused.stderr
+    assert "CertificateError" in refused.stderr
+
+
+@shows("messages")
+def test_messages() -> None:
+    assert run("messages").splitlines() == [
+        "Message(b'ONE', end_of_message=True)",
+        "Message(b'', end_of_message=True)",
+        "Message(b'THREETHREETHREE', end_of_message=True)",
+    ]
+
+
+@shows("timeouts")
+def test_timeouts() -> None:
+    assert run("timeouts") == "no 14 bytes yet\nhalf a message\n"
+
+
+@shows("errors")
+def test_errors() -> None:
+    printed = run("errors")
+    patterns = [
+        r"refused: EstablishmentFailed",
+        r"  tcp to 127\.0\.0\.1:\d+: TransportError: connect: .*\[ECONNREFUSED\].*",
+        r"unknown host: ResolutionFailed",
+        r"  .*nowhere\.invalid.*: ResolutionError: .*",
+        r"silent: Timeout",
+        r"  tls/tcp to 127\.0\.0\.1:\d+: TransportError: .*\[ETIMEDOUT\].*",
+        r"wrong certificate: EstablishmentFailed",
+    ]
+    lines = printed.splitlines()
+    for line, expected in zip(lines, patterns, strict=False):
+        assert re.fullmatch(expected, line), printed
+    # One for each address of localhost that answers, and the last says what is wrong.
+    assert len(lines) > len(patterns)
+    assert "CertificateError: the peer's certificate is not acceptable" in lines[-1]
+
+
+@shows("protocol_server", "protocol_client")
+def test_protocols() -> None:
+    with serving("protocol_server", 0) as port:
+        assert run("protocol_client", port, "good day") == "received GOOD DAY\n"
+        assert talk(port, b"x" * 1_000_000) == b"X" * 1_000_000
+
+
+@shows("lines")
+def test_lines() -> None:
+    with serving("lines", 0) as port:
+        answer = talk(port, b"localhost\n127.0.0.2\nno such name\n")
+        assert answer == b"localhost 127.0.0.1\n127.0.0.2 127.0.0.2\nno such name unknown\n"
+        assert talk(port, b"") == b""
+        with pytest.raises(ConnectionResetError):
+            talk(port, b"x" * 300)
+
+
+@shows("datagrams")
+def test_datagrams() -> None:
+    *answers, error = run("datagrams").splitlines()
+    assert answers == ["b'one'", "b''", "b'three'"]
+    assert "[EMSGSIZE]" in error
+
+
+@shows("file_descriptors")
+def test_file_descriptors() -> None:
+    assert run("file_descriptors") == "apple\nfig\npear\n"
+    assert run("file_descriptors", "tr", "a-z", "A-Z") == "PEAR\nFIG\nAPPLE\n"
+
+
+@shows("starttls")
+def test_starttls(pems: Path) -> None:
+    assert run("starttls", pems / "server.pem", pems / "ca.pem").splitlines() == [
+        "hello received in clear",
+        "STARTTLS received in clear",
+        "a secret received in TLSv1.3",
+        "STOPTLS received in TLSv1.3",
+        "goodbye received in clear",
+    ]
+
+
+@shows("pass_connection")
+def test_pass_connection() -> None:
+    printed = re.fullmatch(
+        r"accepted by process (\d+)\nserved by process (\d+)\n", run("pass_connection")
+    )
+    assert printed
+    assert printed[1] != printed[2]
+
+
+@shows("my_framer")
+def test_my_framer() -> None:
+    assert run("my_framer").splitlines() == ["b'hello'", "b''", r"b'\xc0\xdb\xdc'"]
+
+
+@shows("my_plugin")
+def test_my_plugin() -> None:
+    assert run("my_plugin") == "inproc b'hello'\n"
+
+
+@shows("second_engine")
+def test_second_engine(pems: Path) -> None:
+    assert run("second_engine", pems / "server.pem", pems / "ca.pem").splitlines() == [
+        "depth 1: CN=greentaps throw-away CA: good",
+        "depth 0: CN=localhost: good",
+        "received hello",
+        "<class 'OpenSSL.SSL.Connection'>",
+    ]
+
+
+@shows("contracts")
+def test_contracts() -> None:
+    promises, parser, order = run("contracts").splitlines()
+    assert re.fullmatch(r"the transport keeps all of \d+ promises", promises)
+    assert parser == "the parser does not care how its input is cut"
+    assert order == "connection_made data_received eof_received connection_lost"
+
+
+def test_readme_shows_examples() -> None:
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    examples = [path.read_text() for path in EXAMPLES.glob("*.py")]
+    assert len(blocks) == 2
+    for block in blocks:
+        assert any(block in example for example in examples), block
