@@ -6,6 +6,7 @@
 #   make lint     ruff: style and likely mistakes
 #   make types    mypy: types
 #   make docs     the documentation, into build/docs
+#   make conformance  which items of RFC 9622 and RFC 9623 are tested
 #   make check    all of the above but the demo
 #   make clean    remove what these made
 #
@@ -23,7 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STAMPS := $(VENV)/stamps
 PROJECT := setup.py pyproject.toml lib/greentaps/_version.py
 
-.PHONY: help demo test lint types docs check clean
+.PHONY: help demo test lint types docs conformance check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +46,9 @@ types: $(STAMPS)/types
 docs: $(STAMPS)/docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "Open build/docs/index.html"
+
+conformance: $(STAMPS)/test
+	$(BIN)/python tests/rfc9622/conformance.py
 
 check: lint types docs test
 

@@ -10,8 +10,10 @@ from ._version import __version__
 from .endpoints import Client, Endpoint, Server, create_connection, create_server
 from .errors import (
     CertificateError,
+    CloneError,
     ConnectionError,  # noqa: A004 - RFC 9622's own name
     EstablishmentError,
+    Expired,
     GreentapsError,
     ProtocolError,
     Reason,
@@ -54,6 +56,7 @@ __all__ = [
     "BaseTransport",
     "CertificateError",
     "Client",
+    "CloneError",
     "Connection",
     "ConnectionError",
     "ConnectionState",
@@ -61,6 +64,7 @@ __all__ = [
     "DatagramTransport",
     "Endpoint",
     "EstablishmentError",
+    "Expired",
     "Framer",
     "GreentapsError",
     "LengthPrefixFramer",

@@ -90,7 +90,8 @@ def both(file: Path | None, megabytes: int) -> int:
 @contextlib.contextmanager
 def _listener(identity: Path) -> Iterator[int]:
     """Another process that listens; gives its port."""
-    command = [sys.executable, "-m", "greentaps", "demo", "--listen", "0", "--identity", identity]
+    command = [sys.executable, "-m", "greentaps", "demo", "--listen", "0"]
+    command += ["--identity", str(identity)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

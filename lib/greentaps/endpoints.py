@@ -1,4 +1,4 @@
-"""Making transport/protocol pairs, and the `Client` and `Server` that keep them (seed 004).
+"""Making transport/protocol pairs, and the `Client` and `Server` that keep them.
 
 `create_connection` and `create_server` are the functions; `Client` and `Server` are the same with
 state.  All blocking here is in the functions marked as switchpoints; one `timeout` covers name
@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pyuv
 
+from .engines import is_context
 from .errors import Timeout, TransportError
 from .hub import Deadline, Parked, check_timeout, get_runner, switchpoint
 from .transports.base import CLOSE_TIMEOUT, BaseTransport
@@ -57,7 +59,8 @@ def create_connection(
     - a str or bytes: the path of a Unix socket (abstract if it begins with a NUL);
     - a ``(host, port)`` tuple: a TCP service, by name or number; its addresses are tried in turn;
     - a connected pyuv.Stream; or
-    - an int: a file descriptor, adopted and not duplicated.  A terminal needs mode "r" or "w".
+    - an int: a file descriptor, adopted and not duplicated.  A terminal needs mode "r" or "w", and
+      is opened anew, so that its descriptor remains yours.
 
     *ssl* is False, True (the default context: verifying), an ssl.SSLContext, an
     OpenSSL.SSL.Context, or a function that is called with the handle and returns a context.
@@ -69,11 +72,14 @@ def create_connection(
 
     Raises TransportError (with the fitting OSError class) when there is no connection in time:
     ResolutionError, TlsError and CertificateError are among them.  TypeError and ValueError are
-    for wrong arguments, and come before anything is opened.
+    for wrong arguments.  What *protocol_factory* and ``connection_made`` raise is raised from
+    here.  Whatever is raised, nothing is left open, except that an *address* that could not be
+    adopted remains yours.
     """
     deadline = Deadline(timeout)
     _check_callable(protocol_factory)
     _check_mode(mode, ssl)
+    _check_ssl(ssl)
     if local_address is not None:
         if not isinstance(address, tuple):
             raise ValueError("local_address is for TCP: address must be a (host, port) tuple")
@@ -133,16 +139,15 @@ def _connect_any(
     if local_address is not None:
         locals_ = resolve_stream(local_address, family, flags, deadline)  # type: ignore[assignment]
     failures: list[TransportError] = []
-    for remote in remotes:
-        for local in locals_:
-            if local is not None and (":" in local[0]) != (":" in remote[0]):
-                continue
-            try:
-                return connect_tcp(remote, deadline, local=local)
-            except TransportError as error:
-                failures.append(error)
-            if deadline.passed():
-                break
+    for remote, local in product(remotes, locals_):
+        if local is not None and (":" in local[0]) != (":" in remote[0]):
+            continue
+        try:
+            return connect_tcp(remote, deadline, local=local)
+        except TransportError as error:
+            failures.append(error)
+        if deadline.passed():
+            break
     if not failures:
         raise TransportError(
             "no address of the host is of local_address's family", errno.EAFNOSUPPORT, address
@@ -186,6 +191,9 @@ def _finish_tls(
     shaken: Parked[BaseException | None] = Parked(get_runner())
     try:
         context = choose_context(ssl, handle, server_side=False)
+        if hostname is None and getattr(context, "check_hostname", False):
+            # Python's ssl would skip the check in silence.
+            raise ValueError("server_hostname is needed: the TLS context checks host names")
         transport = SslTransport(
             handle,
             context,
@@ -250,29 +258,42 @@ def _check_mode(mode: str, ssl: Any) -> None:
         raise ValueError("TLS needs both directions: mode must be 'rw'")
 
 
-def _check_connected(handle: Any) -> None:
+def _check_ssl(ssl: Any) -> None:
+    if ssl and ssl is not True and not is_context(ssl) and not callable(ssl):
+        raise TypeError(f"ssl must be a bool, a TLS context or a callable, not {ssl!r}")
+
+
+def _check_handle(handle: Any) -> None:
+    """Raise unless *handle* is one that can be adopted here."""
     if handle.closed:
         raise TransportError("the handle is closed", errno.EBADF)
-    if isinstance(handle, pyuv.TCP):
-        try:
+    if handle.loop is not get_runner().loop:
+        raise ValueError("the handle belongs to another loop than this thread's get_loop()")
+
+
+def _check_connected(handle: Any) -> None:
+    _check_handle(handle)
+    try:
+        if isinstance(handle, pyuv.TCP):
             handle.getpeername()
-        except _UVError as error:
-            raise TransportError.from_errno(error.args[0], "the handle is not connected") from error
+        handle.fileno()
+    except _UVError as error:
+        raise TransportError("the handle is not connected", errno.ENOTCONN, None) from error
+    if not handle.readable and not handle.writable:
+        raise TransportError("the handle is not connected", errno.ENOTCONN)
 
 
 # -- Endpoints --
 
 
 class Endpoint:
-    """A communications endpoint: what `Client` and `Server` share (seed 004).
+    """A communications endpoint: what `Client` and `Server` share.
 
     *protocol_factory* makes a new protocol for each connection.  *timeout* (seconds or None) is
     the default for the network operations of the endpoint.
     """
 
-    def __init__(
-        self, protocol_factory: Callable[[], Any], timeout: float | None = None
-    ) -> None:
+    def __init__(self, protocol_factory: Callable[[], Any], timeout: float | None = None) -> None:
         _check_callable(protocol_factory)
         if timeout is not None:
             check_timeout(timeout)
@@ -296,16 +317,14 @@ class Endpoint:
 
 
 class Client(Endpoint):
-    """A client endpoint: one connection at a time (seed 004).
+    """A client endpoint: one connection at a time.
 
     >>> with Client(MyProtocol, timeout=10) as client:
     ...     client.connect(("localhost", 7000))
     ...     client.transport.write(b"hello")
     """
 
-    def __init__(
-        self, protocol_factory: Callable[[], Any], timeout: float | None = None
-    ) -> None:
+    def __init__(self, protocol_factory: Callable[[], Any], timeout: float | None = None) -> None:
         super().__init__(protocol_factory, timeout)
         self._transport: Any = None
         self._protocol: Any = None
@@ -353,7 +372,7 @@ class Client(Endpoint):
 
 
 class Server(Endpoint):
-    """A server endpoint: any number of addresses, any number of connections (seed 004).
+    """A server endpoint: any number of addresses, any number of connections.
 
     Subclasses may override `connection_made`, `connection_lost` and `handle_connection`.  Set
     `max_connections` to close what is over that number right after it was accepted.
@@ -361,13 +380,11 @@ class Server(Endpoint):
 
     max_connections: int | None = None
 
-    def __init__(
-        self, protocol_factory: Callable[[], Any], timeout: float | None = None
-    ) -> None:
+    def __init__(self, protocol_factory: Callable[[], Any], timeout: float | None = None) -> None:
         super().__init__(protocol_factory, timeout)
         self._listeners: list[_Listening] = []
         self._connections: dict[Any, Any] = {}
-        self._closed: Parked[None] | None = None
+        self._waiting: list[Parked[None]] = []  # in `run`
         self._ssl_options: dict[str, Any] = {}
 
     @property
@@ -398,22 +415,30 @@ class Server(Endpoint):
         """Start listening for new connections on *address*; may be called for several.
 
         *address* is a path (str or bytes), a ``(host, port)`` tuple, of which each resolved
-        address is listened on (``("", port)`` for all), a bound pyuv.TCP or pyuv.Pipe, or the file
-        descriptor of a bound stream socket.  *ssl* as in `create_connection`, but True is not
-        enough: a server needs a certificate.  With *ipc*, accepted Pipes can carry handles, and
-        their protocols call `accept_connection` for each that arrives.  *backlog* is the length
-        of the kernel's queue; None does not listen at all.
+        address that this machine has is listened on (``("", port)`` for all), a bound pyuv.TCP or
+        pyuv.Pipe, or the file descriptor of a bound stream socket.  *ssl* as in
+        `create_connection`, but True is not enough: a server needs a certificate.  With *ipc*,
+        accepted Pipes can carry handles, and their protocols call `accept_connection` for each
+        that arrives.  *backlog* is the length of the kernel's queue; None does not listen at all.
 
         Raises TransportError, with nothing left open, TypeError and ValueError.
         """
         if ssl is True:
             choose_context(ssl, None, server_side=True)
+        _check_ssl(ssl)
+        if handshake_timeout is not None:
+            check_timeout(handshake_timeout)
         if backlog is not None and (not isinstance(backlog, int) or backlog < 0):
             raise ValueError(f"backlog must be a number from 0 on, or None: {backlog!r}")
+        options = {
+            "do_handshake_on_connect": do_handshake_on_connect,
+            "close_on_unwrap": close_on_unwrap,
+            "handshake_timeout": handshake_timeout,
+        }
         made: list[_Listening] = []
         try:
             for handle, where, remove in _bound_handles(address, family, flags, self._timeout):
-                made.append(_Listening(self, handle, where, remove, ssl, ipc))
+                made.append(_Listening(self, handle, where, remove, ssl, ipc, options))
             for listening in made:
                 if backlog is not None:
                     listening.listen(backlog)
@@ -421,11 +446,6 @@ class Server(Endpoint):
             for listening in made:
                 listening.close()
             raise
-        self._ssl_options = {
-            "do_handshake_on_connect": do_handshake_on_connect,
-            "close_on_unwrap": close_on_unwrap,
-            "handshake_timeout": handshake_timeout,
-        }
         self._listeners += made
 
     def accept_connection(self, handle: Any, ssl: Any = False) -> None:
@@ -454,7 +474,7 @@ class Server(Endpoint):
         if kind == pyuv.UV_UDP:
             get_runner().discard(client)
             raise TypeError("the handle that was passed is a UDP socket, not a stream")
-        self._welcome(client, ssl)
+        self._welcome(client, ssl, {})
 
     def handle_connection(self, client: Any, ssl: Any) -> None:
         """Handle a new connection with handle *client*; for subclasses to override, and not to
@@ -485,10 +505,11 @@ class Server(Endpoint):
         """Called when a connection is lost, before the protocol's ``connection_lost``; for TLS
         also when the handshake failed, of which the protocol hears nothing."""
 
-    def _welcome(self, client: Any, ssl: Any) -> None:
+    def _welcome(self, client: Any, ssl: Any, options: dict[str, Any]) -> None:
         if self.max_connections is not None and len(self._connections) >= self.max_connections:
             get_runner().discard(client)
             return
+        self._ssl_options = options
         try:
             self.handle_connection(client, ssl)
         except BaseException as error:
@@ -511,10 +532,11 @@ class Server(Endpoint):
         listeners, self._listeners = self._listeners, []
         for listening in listeners:
             listening.close()
-        _close_all(list(self._connections), self._timeout if timeout is None else timeout)
-        closed, self._closed = self._closed, None
-        if closed is not None:
-            closed.finish(None)
+        try:
+            _close_all(list(self._connections), self._timeout if timeout is None else timeout)
+        finally:
+            for waiting in self._waiting:
+                waiting.finish(None)
 
     @switchpoint
     def run(self) -> None:
@@ -523,13 +545,21 @@ class Server(Endpoint):
         listening."""
         if not self._listeners:
             raise TransportError("the server is not listening", errno.ENOTCONN)
-        self._closed = Parked(get_runner())
+        waiting: Parked[None] = Parked(get_runner())
+        self._waiting.append(waiting)
         try:
-            self._closed.wait()
+            waiting.wait()
         except KeyboardInterrupt:
             self.close()
         finally:
-            self._closed = None
+            self._waiting.remove(waiting)
+
+    def _listener_lost(self, listening: _Listening, error: BaseException) -> None:
+        """The hub has gone."""
+        if listening in self._listeners:
+            self._listeners.remove(listening)
+        for waiting in self._waiting:
+            waiting.fail(error)
 
 
 @switchpoint
@@ -573,12 +603,14 @@ class _Listening:
         remove: Callable[[], None],
         ssl: Any,
         ipc: bool,
+        options: dict[str, Any],
     ) -> None:
         self._server = server
         self._handle = handle
         self._remove = remove
         self._ssl = ssl
         self._ipc = ipc
+        self._options = options
         self._runner = get_runner()
         self.address = address
         self._runner.adopt(self)
@@ -606,7 +638,7 @@ class _Listening:
                     TransportError.from_errno(failure.args[0], "accept", self.address)
                 )
             return
-        self._server._welcome(client, self._ssl)
+        self._server._welcome(client, self._ssl, self._options)
 
     def close(self) -> None:
         if not self._handle.closed:
@@ -619,6 +651,7 @@ class _Listening:
 
     def hub_lost(self, error: BaseException) -> None:
         self.close()
+        self._server._listener_lost(self, error)
 
 
 def _bound_handles(
@@ -639,8 +672,7 @@ def _bound_handles(
         handle, _ = from_descriptor(address, "rw")
         return [(handle, _sockname(handle), nothing)]
     if isinstance(address, pyuv.TCP | pyuv.Pipe):
-        if address.closed:
-            raise TransportError("the handle is closed", errno.EBADF)
+        _check_handle(address)
         return [(address, _sockname(address), nothing)]
     raise TypeError(
         "address must be a path (str), a (host, port) tuple, a file descriptor (int), a pyuv.TCP "
@@ -657,18 +689,30 @@ def _bind_all(
         (host, *address[1:]), family, flags | socket.AI_PASSIVE, Deadline(timeout)
     )
     handles: list[Any] = []
+    failure: TransportError | None = None
     try:
         for name in names:
-            handles.append(listen_tcp(name))
+            try:
+                handles.append(listen_tcp(name))
+            except TransportError as error:
+                # A name may have addresses of a family that this machine is without.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                failure = failure or error
     except BaseException:
         for handle in handles:
             get_runner().discard(handle)
         raise
+    if failure is not None and not handles:
+        raise failure
     return handles
 
 
 def _sockname(handle: Any) -> Any:
     try:
-        return handle.getsockname()
+        name = handle.getsockname()
+    except UnicodeDecodeError:
+        return ""
     except _UVError as error:
         raise TransportError.from_errno(error.args[0], "the handle is not bound") from error
+    return name

@@ -19,7 +19,9 @@ exception, where there is one, is always the ``__cause__``.
     └── TapsError                             an error event of RFC 9622, with its `reason`
         ├── EstablishmentError                no candidate became a Connection
         ├── ConnectionError (ConnectionError) an established Connection ended in failure
+        ├── CloneError                        a Connection could not be cloned
         ├── SendError                         a Message could not be sent
+        │   └── Expired                       its lifetime was over before it was sent
         └── ReceiveError                      a Message could not be received
 """
 
@@ -35,8 +37,10 @@ from typing import Any
 
 __all__ = [
     "CertificateError",
+    "CloneError",
     "ConnectionError",
     "EstablishmentError",
+    "Expired",
     "GreentapsError",
     "ProtocolError",
     "Reason",
@@ -107,6 +111,7 @@ class TransportError(GreentapsError, OSError):
     def again(self) -> TransportError:
         """A fresh exception that tells the same, with this one as its cause."""
         copy = type(self)(self.message, self.errno, self.address)
+        copy.__dict__.update(self.__dict__)
         copy.__cause__ = self
         return copy
 
@@ -114,7 +119,7 @@ class TransportError(GreentapsError, OSError):
         base: type = type(self)
         while base in _GENERATED:
             base = base.__bases__[0]
-        return (base, (self.message, self.errno, self.address))
+        return (base, (self.message, self.errno, self.address), self.__dict__)
 
     def __str__(self) -> str:
         text = self.message
@@ -155,13 +160,15 @@ class CertificateError(TlsError):
 
 
 def show_address(address: Any) -> str:
-    """A socket address as people write it: ``192.0.2.1:80``, ``[2001:db8::1]:80``, a path."""
+    """A socket address as people write it: ``192.0.2.1:80``, ``[2001:db8::1]:80``, a path,
+    ``@name`` for an abstract one."""
     if isinstance(address, tuple) and len(address) >= 2:
         host, port = address[0], address[1]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     if isinstance(address, bytes):
-        return repr(address)
-    return str(address)
+        address = os.fsdecode(address)
+    text = str(address)
+    return "@" + text[1:] if text.startswith("\0") else text
 
 
 _GENERATED: set[type] = set()
@@ -259,8 +266,26 @@ class ConnectionError(TapsError, builtins.ConnectionError):  # noqa: A001 - RFC 
     """An established Connection ended otherwise than by a Close (RFC 9622 section 10)."""
 
 
+class CloneError(TapsError):
+    """A Connection could not be cloned, or had to leave its group (RFC 9622 section 7.4)."""
+
+
 class SendError(TapsError):
     """A Message could not be sent (RFC 9622 section 9.2.2.3)."""
+
+
+class Expired(SendError):
+    """The lifetime of a Message was over before it was sent (RFC 9622 section 9.2.2.2).
+
+    Not an error for the RFC; a call that waits for the Message has to say so all the same.
+    """
+
+    def __init__(
+        self,
+        message: str = "the lifetime of the Message is over",
+        reason: Reason = Reason.TIMEOUT,
+    ) -> None:
+        super().__init__(message, reason)
 
 
 class ReceiveError(TapsError):

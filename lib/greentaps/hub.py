@@ -188,7 +188,7 @@ class Runner:
 
     def call_later(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function(*args)`` from the hub in *seconds*; the answer's ``close()`` cancels."""
-        timer = self.hub.loop.timer(max(seconds, 0.0))
+        timer = self.hub.loop.timer(_seconds(seconds))
         timer.start(function, *args)
         return timer
 
@@ -420,6 +420,12 @@ def _nothing() -> None:
     pass
 
 
+def _seconds(seconds: float) -> float:
+    """*seconds* as gevent's timers want them: where its loop is libuv it warns of less than one
+    millisecond, other than zero."""
+    return seconds if seconds >= 0.001 else 0.001 if seconds > 0 else 0.0
+
+
 def _other_thread_error() -> SwitchpointError:
     return SwitchpointError("this object belongs to another thread's hub")
 
@@ -460,8 +466,7 @@ def get_loop() -> Any:
     """Return the pyuv.Loop that runs inside the current thread's gevent hub.
 
     For handles of your own.  They are served from then on without further ado; callbacks run
-    in the hub, so they must not call a switchpoint.  Not a switchpoint itself.  (Seed 004's
-    ``get_loop``.)
+    in the hub, so they must not call a switchpoint.  Not a switchpoint itself.
     """
     runner = get_runner()
     runner.serve_raw_handles()
@@ -625,6 +630,10 @@ class Deadline:
         """Seconds that are left, never negative; None for no end."""
         return None if self.at is None else max(self.at - now(), 0.0)
 
+    def end(self) -> None:
+        """The time is over: a timer has said so, which may be a little early."""
+        self.at = now()
+
     def passed(self) -> bool:
         """Whether the time is over."""
         return self.at is not None and now() >= self.at
@@ -642,7 +651,7 @@ def check_timeout(timeout: float) -> float:
 @contextlib.contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Break off the body, wherever it waits, after *seconds*: it raises `Timeout`."""
-    limit = _GeventTimeout(seconds)
+    limit = _GeventTimeout(None if seconds is None else _seconds(seconds))
     with limit:
         try:
             yield
@@ -674,6 +683,8 @@ def resolve(
     Raises `ResolutionError`.
     """
     try:
+        if isinstance(host, str):
+            host.encode("idna")  # as getaddrinfo will: a failure there is printed by its thread
         found: list[tuple[Any, ...]] = gevent.socket.getaddrinfo(
             host, port, family, kind, protocol, flags
         )
@@ -705,3 +716,9 @@ def describe_loop() -> list[tuple[str, str]]:
         ("gevent", f"{gevent.__version__}, loop {hub_loop.__module__}"),
         ("pyuv", f"{pyuv.__version__}, {libuv}"),
     ]
+
+
+def wait_until_idle() -> None:
+    """Let the hub run until nothing is left that could wake anybody: no handle, no timer, no
+    greenlet that may still run.  A switchpoint."""
+    gevent.wait()

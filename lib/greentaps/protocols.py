@@ -18,7 +18,7 @@ __all__ = ["BaseProtocol", "DatagramProtocol", "MessageProtocol", "Protocol", "P
 
 
 class BaseProtocol:
-    """Base class for all protocols (seed 004).
+    """Base class for all protocols.
 
     *timeout* (seconds or None) is the default for operations that the protocol itself offers;
     `create_connection` sets it where the factory did not.
@@ -43,7 +43,7 @@ class BaseProtocol:
 
 
 class Protocol(BaseProtocol):
-    """Base class for connection-oriented protocols (seed 004)."""
+    """Base class for connection-oriented protocols."""
 
     def data_received(self, data: bytes) -> None:
         """Called with each chunk of data: never empty, and cut at no particular place."""
@@ -54,7 +54,7 @@ class Protocol(BaseProtocol):
 
 
 class DatagramProtocol(BaseProtocol):
-    """Base class for datagram-oriented protocols (seed 004)."""
+    """Base class for datagram-oriented protocols."""
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Called with each datagram, which may be empty, and its sender."""
@@ -64,7 +64,7 @@ class DatagramProtocol(BaseProtocol):
 
 
 class MessageProtocol(Protocol):
-    """Base class for protocols that turn bytes into messages (seed 004).
+    """Base class for protocols that turn bytes into messages.
 
     A subclass parses in ``data_received`` and calls `message_received` for each message.
     *message_handler*, if given, is called as ``message_handler(message, transport, protocol)``
@@ -131,7 +131,10 @@ class MessageProtocol(Protocol):
                     self._reading_paused = False
                     transport.resume_reading()
                 handler(message, transport, self)
-        except Exception as error:
+        except BaseException as error:
+            if self._transport is None:
+                return  # `connection_lost` has ended us
+            # Also for a kill or a gevent.Timeout from elsewhere: nobody takes messages any more.
             self._dispatcher = None
             runner.collect(error)
             transport.abort(error)

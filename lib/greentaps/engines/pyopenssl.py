@@ -29,12 +29,24 @@ _READ_SIZE = 65536
 _RECORD_SIZE = 16384
 _HOSTNAME_MISMATCH = 62  # X509_V_ERR_HOSTNAME_MISMATCH
 _IP_ADDRESS_MISMATCH = 64  # X509_V_ERR_IP_ADDRESS_MISMATCH
+# X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS and X509_CHECK_FLAG_NEVER_CHECK_SUBJECT: RFC 9525, and what
+# service_identity does.
+_HOST_FLAGS = 0x4 | 0x20
 
 
 class PyOpenSslEngine:
     """`Engine` over ``OpenSSL.SSL.Connection``."""
 
-    __slots__ = ("_closed", "_complete", "_connection", "_fed", "_hostname", "_shut")
+    __slots__ = (
+        "_closed",
+        "_complete",
+        "_connection",
+        "_fed",
+        "_hostname",
+        "_rest",
+        "_rest_error",
+        "_shut",
+    )
 
     def __init__(
         self, context: SSL.Context, server_side: bool, server_hostname: str | None
@@ -46,6 +58,8 @@ class PyOpenSslEngine:
         self._complete = False
         self._closed = False
         self._fed = False
+        self._rest = b""  # what was fed behind the peer's close_notify
+        self._rest_error: TlsError | None = None
         if server_side:
             connection.set_accept_state()
             return
@@ -58,6 +72,9 @@ class PyOpenSslEngine:
                 self._hostname = None
 
     def feed(self, data: bytes) -> None:
+        if self._closed:
+            self._rest += data
+            return
         view = memoryview(data)
         while view:
             view = view[self._connection.bio_write(bytes(view)) :]
@@ -123,6 +140,11 @@ class PyOpenSslEngine:
             return b""
         except SSL.ZeroReturnError:
             self._closed = True
+            self._fed = False
+            try:
+                self._rest = _unread_input(self._connection)
+            except TlsError as error:
+                self._rest_error = error
             return None
         except SSL.Error as error:
             raise self._translate(error, "read") from error
@@ -153,11 +175,12 @@ class PyOpenSslEngine:
             pass
 
     def leftover(self) -> bytes:
-        # What OpenSSL has not consumed lies in its input BIO, which pyOpenSSL cannot read.
-        return _unread_input(self._connection)
+        if self._rest_error is not None:
+            raise self._rest_error
+        return self._rest
 
     def has_input(self) -> bool:
-        return bool(self._fed or self._connection.pending())
+        return bool(self._fed or self._rest or self._connection.pending())
 
     def truncated(self, during: str) -> Exception:
         return TlsError(f"the peer ended the stream {during} without a TLS close_notify")
@@ -206,6 +229,9 @@ class PyOpenSslEngine:
 
 def _identity(server_hostname: str) -> Any:
     """What to verify: a host name in A-label form, or an address."""
+    if not server_hostname or server_hostname.startswith(".") or "\0" in server_hostname:
+        # OpenSSL would take these for "any name" and "any name below".
+        raise ValueError(f"server_hostname must be a host name or an address: {server_hostname!r}")
     try:
         return ipaddress.ip_address(server_hostname)
     except ValueError:
@@ -227,6 +253,7 @@ def _let_openssl_check(connection: SSL.Connection, identity: Any) -> bool:
         parameters = _lib.SSL_get0_param(connection._ssl)
         if isinstance(identity, str):
             name = identity.encode("ascii")
+            _lib.X509_VERIFY_PARAM_set_hostflags(parameters, _HOST_FLAGS)
             return bool(_lib.X509_VERIFY_PARAM_set1_host(parameters, name, len(name)))
         raw = identity.packed
         return bool(_lib.X509_VERIFY_PARAM_set1_ip(parameters, raw, len(raw)))

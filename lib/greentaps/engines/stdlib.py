@@ -26,6 +26,9 @@ class StdlibEngine:
     def __init__(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
     ) -> None:
+        if not server_side and server_hostname is None and context.check_hostname:
+            # An SSLSocket refuses this; an SSLObject would accept a certificate for any name.
+            raise ValueError("a context with check_hostname needs a server_hostname")
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._shut = False

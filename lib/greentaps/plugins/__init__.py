@@ -11,6 +11,7 @@ or object in the entry-point group ``greentaps.plugins``; a stranger cannot take
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,13 +20,36 @@ from typing import Any, ClassVar
 
 from ..hub import Deadline
 
-__all__ = ["Attempt", "Offer", "Plugin", "find", "plugins", "stack_name", "stacks"]
+__all__ = [
+    "ALWAYS",
+    "EITHER",
+    "NEVER",
+    "STREAMS",
+    "Attempt",
+    "Offer",
+    "Plugin",
+    "Stack",
+    "duplicates",
+    "find",
+    "has",
+    "offer",
+    "plugins",
+    "register",
+    "secured",
+    "stack_name",
+    "stacks",
+    "unregister",
+]
 
 ENTRY_POINT_GROUP = "greentaps.plugins"
+
+# In `Plugin.over`: any plugin that offers an ordered, reliable stream of bytes.
+STREAMS = "streams"
 
 _BUILT_IN = {
     "tcp": "greentaps.plugins.tcp:Tcp",
     "tls": "greentaps.plugins.tls:Tls",
+    "udp": "greentaps.plugins.udp:Udp",
 }
 
 
@@ -45,16 +69,20 @@ class Attempt:
     """What a plugin is told for one attempt to open, or for one listener.
 
     *remote* and *local* are socket addresses (tuples) or None; *hostname* is the peer's name
-    before resolution; *properties* maps names of properties to the levels or values asked for;
-    *security* is the SecurityParameters, or None where the stack is to add none.
+    before resolution; *security* is the SecurityParameters, or None where the stack is to add
+    none.  *options* has the properties that the application has set, by the RFC's names, as plain
+    values: a Preference is a bool (wanted or not), a capacity profile its DSCP, and Disabled,
+    Unlimited and Infinite are None.  *admit*, for a listener, says of a peer's socket address
+    whether it may come in; None if all may.
     """
 
     remote: Any = None
     local: Any = None
     hostname: str | None = None
-    properties: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     security: Any = None
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
+    admit: Callable[[Any], bool] | None = None
 
 
 class Plugin:
@@ -67,7 +95,11 @@ class Plugin:
     """The protocol's acronym, in lower case: also the namespace of its own properties."""
 
     over: ClassVar[tuple[str, ...]] = ()
-    """The plugins that it can stand on; none for what the system offers."""
+    """The names of the plugins that it can stand on, or `STREAMS` for all that are one; empty for
+    what the system offers."""
+
+    stream: ClassVar[bool] = False
+    """Whether it offers an ordered, reliable stream of bytes, so a `StreamTransport`."""
 
     offers: ClassVar[Mapping[str, Offer]] = {}
     """For each Selection Property of type Preference: what a stack with this on top offers.
@@ -75,6 +107,10 @@ class Plugin:
 
     secure: ClassVar[bool] = False
     """Whether it adds confidentiality, integrity and authentication of the peer."""
+
+    duplicates: ClassVar[bool] = False
+    """Whether a Message may arrive twice: then it is no candidate unless all Messages are
+    ``safelyReplayable`` (RFC 9622 section 9.1.3.4)."""
 
     def available(self) -> bool:
         """Whether this machine has the protocol.  Asked before anything is opened."""
@@ -90,8 +126,8 @@ class Plugin:
 
     def listen(self, attempt: Attempt, deliver: Callable[[Any], None]) -> Any:
         """At the bottom of a stack: listen at ``attempt.local`` and call *deliver* with an
-        unstarted transport for each peer.  Returns an object with ``addresses``, ``pause()``,
-        ``resume()`` and ``close()``.  A switchpoint.  Raises TransportError."""
+        unstarted transport for each peer.  Returns an object with ``address``, where it listens,
+        ``pause()``, ``resume()`` and ``close()``.  A switchpoint.  Raises TransportError."""
         raise NotImplementedError
 
     def accept(self, attempt: Attempt, below: Any) -> Any:
@@ -99,23 +135,69 @@ class Plugin:
         raise NotImplementedError
 
     def check(self, attempt: Attempt, *, server_side: bool) -> None:
-        """Raise, before anything is opened, if what *attempt* asks for can never work."""
+        """Raise ValueError or OSError, before anything is opened, if what *attempt* asks for can
+        never work."""
+
+    def apply(self, transport: Any, name: str, value: Any) -> None:
+        """A Connection Property of the live *transport*, the top of the stack, is to have a new
+        value, which is plain as in `Attempt.options`.  Raises OSError or ValueError if that is
+        impossible here: the old value stays."""
+
+    def warning(self, transport: Any) -> str | None:
+        """What a SoftError should say about the live *transport* now; None if all is well.  Asked
+        once a second where the application wants soft errors (RFC 9622 section 8.3.1)."""
+        return None
 
 
+_log = logging.getLogger("greentaps.plugins")
 _instances: dict[str, Plugin] = {}
+_registered: dict[str, Plugin] = {}
+_looked = False
 
 
 def plugins() -> dict[str, Plugin]:
-    """All plugins by name, in their order of preference: built-ins, then strangers'."""
+    """All plugins by name, in their order of preference: built-ins, then strangers'.
+
+    A stranger's plugin that cannot be imported is logged and left out.
+    """
+    if not _looked:
+        _look()
+    return {**_instances, **_registered}
+
+
+def _look() -> None:
+    """Import the built-ins and what is installed; once, since it takes a millisecond."""
+    global _looked
     for name, where in _BUILT_IN.items():
-        if name not in _instances:
-            module, _, attribute = where.partition(":")
-            _instances[name] = getattr(importlib.import_module(module), attribute)()
+        module, _, attribute = where.partition(":")
+        _instances[name] = getattr(importlib.import_module(module), attribute)()
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name not in _instances:
+        if entry.name in _BUILT_IN:
+            _log.warning("the plugin %s is left out: the name is a built-in's", entry.value)
+            continue
+        try:
             loaded = entry.load()
             _instances[entry.name] = loaded() if isinstance(loaded, type) else loaded
-    return dict(_instances)
+        except Exception:
+            _log.warning("the plugin %s cannot be loaded", entry.value, exc_info=True)
+    _looked = True
+
+
+def register(plugin: Plugin) -> None:
+    """Add *plugin* for this program, without installing anything.
+
+    Raises TypeError if it is not a Plugin, ValueError if its name is taken.
+    """
+    if not isinstance(plugin, Plugin):
+        raise TypeError(f"not a Plugin: {plugin!r}")
+    if plugin.name in plugins():
+        raise ValueError(f"there is a plugin called {plugin.name!r}")
+    _registered[plugin.name] = plugin
+
+
+def unregister(plugin: Plugin) -> None:
+    """Undo `register`."""
+    _registered.pop(plugin.name, None)
 
 
 def find(name: str) -> Plugin:
@@ -140,7 +222,12 @@ def stacks(among: Iterable[Plugin] | None = None) -> list[Stack]:
         stack = (*above, plugin)
         if not plugin.over:
             return [stack]
-        return [found for lower in plugin.over for found in standing_on(lower, stack)]
+        lowers = [
+            lower
+            for lower, below in chosen.items()
+            if lower in plugin.over or (below.stream and STREAMS in plugin.over)
+        ]
+        return [found for lower in lowers for found in standing_on(lower, stack)]
 
     return [stack for name in chosen for stack in standing_on(name, ())]
 
@@ -148,6 +235,22 @@ def stacks(among: Iterable[Plugin] | None = None) -> list[Stack]:
 def stack_name(stack: Stack) -> str:
     """A stack as it is written: ``tls/tcp``."""
     return "/".join(plugin.name for plugin in stack)
+
+
+def secured(stack: Stack) -> bool:
+    """Whether *stack* adds security."""
+    return any(plugin.secure for plugin in stack)
+
+
+def duplicates(stack: Stack) -> bool:
+    """Whether a Message may arrive twice over *stack*."""
+    return any(plugin.duplicates for plugin in stack)
+
+
+def has(stack: Stack, name: str) -> bool:
+    """Whether a Connection over *stack* has the feature of the Selection Property *name*, for
+    certain (RFC 9622 section 6.2: what it reads as after establishment)."""
+    return offer(stack, name) is ALWAYS
 
 
 def offer(stack: Stack, name: str) -> Offer:

@@ -23,12 +23,13 @@ Abort                RST
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import pyuv
 
-from ..transports import Transport
+from ..transports import Transport, options
 from ..transports.handles import connect_tcp, listen_tcp
 from ..transports.listening import Listening
 from . import ALWAYS, EITHER, NEVER, Attempt, Offer, Plugin
@@ -36,15 +37,15 @@ from . import ALWAYS, EITHER, NEVER, Attempt, Offer, Plugin
 __all__ = ["Tcp"]
 
 BACKLOG = 128
-# Seconds of silence before the first keep-alive probe, where the application has set none: the
-# default of RFC 1122 section 4.2.3.6 and of Linux.
-KEEP_ALIVE_SECONDS = 7200
+# So many retransmissions in a row are worth a SoftError.
+RETRANSMISSIONS = 3
 
 
 class Tcp(Plugin):
     """The kernel's TCP."""
 
     name: ClassVar[str] = "tcp"
+    stream: ClassVar[bool] = True
     offers: ClassVar[dict[str, Offer]] = {
         "reliability": ALWAYS,
         "preserveMsgBoundaries": NEVER,
@@ -56,18 +57,25 @@ class Tcp(Plugin):
         "fullChecksumRecv": ALWAYS,
         "congestionControl": ALWAYS,
         "keepAlive": EITHER,
-        "softErrorNotify": NEVER,
+        "softErrorNotify": EITHER,
         "activeReadBeforeSend": ALWAYS,
     }
 
     def open(self, attempt: Attempt, below: Any) -> Any:
-        handle = connect_tcp(attempt.remote, attempt.deadline, local=attempt.local)
-        _prepare(handle, attempt)
+        handle = connect_tcp(
+            attempt.remote,
+            attempt.deadline,
+            local=attempt.local,
+            prepare=lambda handle: _configure(handle, attempt.options),
+        )
         return Transport(handle, attempt.hostname)
 
     def listen(self, attempt: Attempt, deliver: Callable[[Any], None]) -> Any:
         def accepted(handle: Any) -> None:
-            _prepare(handle, attempt)
+            try:
+                _configure(handle, attempt.options)
+            except (OSError, pyuv.error.UVError):
+                pass  # the connection is gone already, which its first use tells better
             deliver(Transport(handle))
 
         handle = listen_tcp(attempt.local)
@@ -79,12 +87,50 @@ class Tcp(Plugin):
             raise
         return listening
 
+    def apply(self, transport: Any, name: str, value: Any) -> None:
+        change = _CHANGES.get(name)
+        handle = transport.get_extra_info("handle")
+        if change is not None and handle is not None:
+            change(handle, value)
 
-def _prepare(handle: Any, attempt: Attempt) -> None:
-    try:
-        # A Message is on its way when it is sent; what should wait is sent as a batch.
-        handle.nodelay(True)
-        if attempt.properties.get("keepAlive"):
-            handle.keepalive(True, KEEP_ALIVE_SECONDS)
-    except pyuv.error.UVError:
-        pass  # the connection is gone already, which its first use tells better
+    def warning(self, transport: Any) -> str | None:
+        handle = transport.get_extra_info("handle")
+        if handle is None:
+            return None
+        with options.socket_of(handle) as here:
+            # struct tcp_info begins with state, ca_state, retransmits, probes, backoff.
+            retransmits: int = here.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[2]
+        if retransmits < RETRANSMISSIONS:
+            return None
+        return f"{retransmits} retransmissions without an acknowledgement"
+
+
+def _configure(handle: Any, wanted: Mapping[str, Any]) -> None:
+    """Set on a new socket what the application has asked for.  Raises OSError."""
+    # A Message is on its way when it is sent; what should wait is sent as a batch.
+    handle.nodelay(True)
+    if wanted.get("connCapacityProfile"):
+        options.set_capacity(handle, wanted["connCapacityProfile"])
+    if wanted.get("connTimeout") is not None:
+        options.set_user_timeout(handle, wanted["connTimeout"])
+    # Not set, keepAliveTimeout leaves the period to the system; Disabled, it says no.
+    if wanted.get("keepAlive") and wanted.get("keepAliveTimeout", 0) is not None:
+        options.set_keep_alive(handle, True, wanted.get("keepAliveTimeout"))
+
+
+def _change_keep_alive(handle: Any, seconds: float | None) -> None:
+    options.set_keep_alive(handle, seconds is not None, seconds)
+
+
+def _refuse_user_timeout(handle: Any, value: Any) -> None:
+    """The kernel does not speak the option of RFC 5482 on the wire."""
+    if value is True:
+        raise ValueError("this system's TCP has no User Timeout Option to send")
+
+
+_CHANGES: dict[str, Callable[[Any, Any], None]] = {
+    "connTimeout": options.set_user_timeout,
+    "keepAliveTimeout": _change_keep_alive,
+    "connCapacityProfile": options.set_capacity,
+    "tcp.userTimeoutEnabled": _refuse_user_timeout,
+}

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..transports import SslTransport
-from . import Attempt, Plugin
+from . import STREAMS, Attempt, Plugin
 
 __all__ = ["Tls"]
 
@@ -30,7 +30,8 @@ class Tls(Plugin):
     """TLS with the engine that the SecurityParameters call for."""
 
     name: ClassVar[str] = "tls"
-    over: ClassVar[tuple[str, ...]] = ("tcp",)
+    over: ClassVar[tuple[str, ...]] = (STREAMS,)
+    stream: ClassVar[bool] = True
     secure: ClassVar[bool] = True
 
     def check(self, attempt: Attempt, *, server_side: bool) -> None:

@@ -1,11 +1,11 @@
 """The nouns of RFC 9622, one in each file."""
 
-from .connection import Connection, ConnectionState
+from .connection import Connection
 from .endpoint import LocalEndpoint, RemoteEndpoint
 from .listener import Listener
 from .message import Message, MessageContext
 from .preconnection import Preconnection
-from .properties import Preference, TransportProperties
+from .properties import ConnectionState, Preference, TransportProperties
 from .security import SecurityParameters
 
 __all__ = [

@@ -10,17 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EstablishmentError, Reason, show_address
-from ..plugins import ALWAYS, NEVER, Plugin, Stack, offer, stack_name
-from .properties import AVOID, PREFER, PROHIBIT, REQUIRE, TransportProperties
+from ..plugins import ALWAYS, NEVER, Plugin, Stack, duplicates, offer, stack_name
+from .properties import AVOID, PREFER, PROHIBIT, REQUIRE, TransportProperties, contradictions
 
 __all__ = ["Candidate", "choose_stacks", "gather", "interleave"]
-
-# (what is required, what is prohibited): together they cannot be had (RFC 9622 section 6.2).
-_CONTRADICTIONS = (
-    ("perMsgReliability", "reliability"),
-    ("reliability", "congestionControl"),
-)
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -48,12 +41,9 @@ def choose_stacks(
     *secured* says whether the stack must bring security, or must not: a secured stack and one
     without are never alternatives (RFC 9621 section 3.3).  Raises EstablishmentError.
     """
-    for required, prohibited in _CONTRADICTIONS:
-        if properties.get(required) is REQUIRE and properties.get(prohibited) is PROHIBIT:
-            raise EstablishmentError(
-                f"{required} cannot be required while {prohibited} is prohibited",
-                Reason.INVALID_CONFIGURATION,
-            )
+    wrong = contradictions(properties)
+    if wrong:
+        raise EstablishmentError("; ".join(wrong), Reason.INVALID_CONFIGURATION)
     kept: list[Stack] = []
     reasons: list[str] = []
     for stack in among:
@@ -79,7 +69,9 @@ def _reason_against(
     missing = next((plugin for plugin in stack if not plugin.available()), None)
     if missing is not None:
         return f"this machine has no {missing.name}"
-    for name, level in properties:
+    if duplicates(stack) and not properties.get("safelyReplayable"):
+        return "may deliver a Message twice, and safelyReplayable is not set"
+    for name, level in properties.preferences():
         offered = offer(stack, name)
         if level is REQUIRE and offered is NEVER:
             return f"{name} is required"
@@ -93,7 +85,7 @@ def _rank(stack: Stack, properties: TransportProperties) -> tuple[int, ...]:
     merely a default (RFC 9623 section 4.1.3)."""
     explicit = properties.explicit()
     hits = {True: [0, 0], False: [0, 0]}
-    for name, level in properties:
+    for name, level in properties.preferences():
         offered = offer(stack, name)
         said = name in explicit
         if level is PREFER and offered is not NEVER:

@@ -2,45 +2,87 @@
 
 The data path::
 
-    send      Connection.send -> framer, if any -> transport.write
-    receive   transport -> Connection.data_received -> framer, if any -> a parked receiver, or
+    send      Connection.send -> framers, if any -> transport.write
+    receive   transport -> Connection.data_received -> framers, if any -> a parked receiver, or
               the inbox
 
 `send` returns when the kernel has taken the Message, which it has in the usual case when ``write``
 returns: the transport's marks are set so that it pauses us as soon as it holds anything.
 Back-pressure on the way in is the inbox: above its high mark the transport stops reading.
+
+Whatever is not the usual case (Message Properties, priorities, a Connection that is not ready, a
+batch, a handler) goes through a `Sending`; ``_fast`` is true while there is no such thing, so that
+nobody pays for what is not in use.
 """
 
 from __future__ import annotations
 
 import errno
-from collections import deque
-from collections.abc import Iterator, Sequence
-from enum import Enum
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
 from ..errors import (
+    CloneError,
     ConnectionError,
+    EstablishmentError,
+    Expired,
     Reason,
     ReceiveError,
     SendError,
     SwitchpointError,
+    TapsError,
     Timeout,
     TransportError,
+    show_address,
 )
-from ..framers import Framer, FramerLink
-from ..hub import Parked, Runner, current_greenlet, get_runner, marks_switchpoint, switchpoint
-from ..plugins import ALWAYS, offer, stack_name
-from ..transports.base import CLOSE_TIMEOUT
+from ..framers import Framer, FramerHost, FramingError, MessageTooLongError
+from ..hub import (
+    Deadline,
+    Parked,
+    Runner,
+    check_timeout,
+    current_greenlet,
+    get_runner,
+    marks_switchpoint,
+    now,
+    spawn,
+    switchpoint,
+)
+from ..plugins import duplicates, has, stack_name
+from ..transports.base import CLOSE_TIMEOUT, as_bytes
 from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of
 from .establishing import Established
+from .events import ConnectionHandlers, Events
 from .inbox import Inbox
 from .message import Message, MessageContext
-from .properties import TABLE, TransportProperties
+from .outbox import Outgoing
+from .properties import (
+    CLOSED,
+    CLOSING,
+    ESTABLISHED,
+    ESTABLISHING,
+    INFINITE,
+    MESSAGE_DEFAULTS,
+    NOT_APPLICABLE,
+    PREFER,
+    REQUIRE,
+    UNIDIRECTIONAL_RECEIVE,
+    UNIDIRECTIONAL_SEND,
+    UNLIMITED,
+    ConnectionProperties,
+    ConnectionState,
+    Role,
+    message_contradictions,
+    resolve_message,
+)
+from .rates import RateLimit
+from .sending import Sending, Throttle
+from .setup import Setup, plain
+from .states import TRANSITIONS
 
-__all__ = ["Connection", "ConnectionState"]
+__all__ = ["Connection"]
 
 # The inbox: above the first, the transport stops reading; at or below the second it goes on.
 INBOX_HIGH = 131072  # bytes
@@ -49,20 +91,14 @@ INBOX_LOW = 65536  # bytes
 # pieces (RFC 9622 section 9.3.2.2), so that no peer decides how much memory we use.
 MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes
 
+# Message Properties that make a Message more than data when they are set for all Messages.
+_SPECIAL = frozenset(MESSAGE_DEFAULTS) - {"safelyReplayable", "msgChecksumLen"}
 
-class ConnectionState(Enum):
-    """The states of RFC 9622 section 11."""
-
-    ESTABLISHING = "Establishing"
-    ESTABLISHED = "Established"
-    CLOSING = "Closing"
-    CLOSED = "Closed"
+SentHandler = Callable[[Any, Any], Any]
+ReceiveHandler = Callable[[Any, Any, Any, Any, Any], Any]
 
 
-ESTABLISHING, ESTABLISHED, CLOSING, CLOSED = ConnectionState
-
-
-class _Receiver(Parked[Message]):
+class _Request(Parked[Message]):
     """A greenlet in `receive`, and what it asked for."""
 
     __slots__ = ("maximum", "minimum")
@@ -73,9 +109,49 @@ class _Receiver(Parked[Message]):
         self.maximum = maximum
 
 
-class Connection:
-    """An established Connection (RFC 9622 section 8); made by `Preconnection.initiate` and by a
-    `Listener`.
+class _WatchedRequest:
+    """A `receive` that does not wait: its outcome is an event."""
+
+    __slots__ = ("_connection", "_handler", "done", "maximum", "minimum")
+
+    def __init__(
+        self, connection: Connection, handler: ReceiveHandler | None, minimum: float, maximum: float
+    ) -> None:
+        self._connection = connection
+        self._handler = handler
+        self.minimum = minimum
+        self.maximum = maximum
+        self.done = False
+
+    def finish(self, message: Message) -> bool:
+        self.done = True
+        self._connection.report_received(self._handler, message)
+        return True
+
+    def fail(self, error: BaseException) -> bool:
+        self.done = True
+        self._connection.report_receive_error(self._handler, error)
+        return True
+
+
+class _Send:
+    """Whom to tell of one send, and how the datagram is to be marked."""
+
+    __slots__ = ("context", "dont_fragment", "dscp", "first", "handler", "parked")
+
+    def __init__(
+        self, parked: Parked[None] | None, handler: SentHandler | None, context: Any
+    ) -> None:
+        self.parked = parked
+        self.handler = handler
+        self.context = context
+        self.dscp: int | None = None
+        self.dont_fragment = False
+        self.first = False  # of InitiateWithSend
+
+
+class Connection(ConnectionHandlers, FramerHost):
+    """A Connection (RFC 9622 section 8); made by a `Preconnection` and by a `Listener`.
 
     A context manager: leaving it closes the Connection, or aborts it if an exception is on its
     way.  Iterating gives Messages until the peer has ended its stream.
@@ -84,67 +160,211 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_blocked",
-        "_candidate",
+        "_close_timer",
         "_closed_by_us",
+        "_closers",
+        "_collected",
         "_ending",
         "_ends",
         "_eof",
-        "_final_sent",
+        "_established",
+        "_establisher",
+        "_fast",
+        "_first",
+        "_framers",
+        "_group",
         "_hub",
         "_inbox",
-        "_links",
+        "_live",
+        "_lost",
+        "_may_receive",
+        "_may_send",
+        "_part_context",
         "_paused",
-        "_phases",
-        "_properties",
-        "_receivers",
+        "_piecewise",
+        "_receive_limit",
+        "_receive_timer",
+        "_requests",
         "_runner",
         "_senders",
+        "_sending",
+        "_setup",
+        "_soft_timer",
         "_state",
+        "_stopping",
         "_stream_context",
+        "_throttle",
         "_transport",
     )
 
-    def __init__(
-        self,
-        established: Established,
-        framers: Sequence[Framer] = (),
-        properties: TransportProperties | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
         runner = get_runner()
         self._runner = runner
         self._hub = runner.hub
-        self._candidate = established.candidate
-        self._phases = established.phases
-        self._properties = properties
-        self._transport: Any = None
+        self._setup = setup
+        self._events = None
+        if setup.events is not None:
+            self._events = Events()
+            self._events.inherit(setup.events)
         self._state = ESTABLISHING
+        self._established: Established | None = None
+        self._establisher: Any = None  # the greenlet that establishes, if it is another one
+        self._transport: Any = None
+        self._framers: Any = None
+        self._group: list[Connection] | None = None  # made by the first clone
+        self._live: ConnectionProperties | None = None  # made when somebody asks
+        # Sending
+        self._fast = False
+        self._blocked = False  # something handed down has not been taken by the system
+        self._senders: list[Parked[None]] | None = None
+        self._sending: Sending | None = None
+        self._throttle: Throttle | None = None
+        self._collected: list[bytes] | None = None
+        self._part_context: MessageContext | None = None  # of parts sent without a context
+        self._first: Parked[None] | None = None  # of initiate_with_send
+        direction = setup.properties.get("direction")
+        self._may_send = direction is not UNIDIRECTIONAL_RECEIVE
+        # Receiving
         self._inbox = Inbox()
-        self._receivers: deque[_Receiver] = deque()
-        self._senders: deque[Parked[None]] | None = None
-        self._blocked = False  # the transport holds data that the kernel has not taken
+        self._requests: list[Any] = []
         self._paused = True  # the transport is not reading
         self._eof = False  # the peer has ended its stream
-        self._final_sent = False
-        self._closed_by_us = False
-        self._ending: BaseException | None = None  # why it ended, if not by a close
-        self._ends: tuple[Any, Any] | None = None
+        self._piecewise = False  # a piece of the first Message has been given out
+        self._receive_limit: RateLimit | None = None
+        self._receive_timer: Any = None
+        self._may_receive = direction is not UNIDIRECTIONAL_SEND
         # Of the Message that is arriving in pieces.  Without a framer, all that is received is
         # one (RFC 9622 section 9.3.2.2).
         self._stream_context: MessageContext | None = None
-        self._links = _chain(framers, self._write_down, self._message_up)
-        for link in self._links:
-            link.framer.start(link)
-        self._take(established.transport)
+        # Ending
+        self._stopping = False  # `close` was called: what was handed over still goes out
+        self._closed_by_us = False
+        self._lost = False  # the transport has ended
+        self._ending: BaseException | None = None  # why it ended, if not by a close
+        self._closers: list[Parked[None]] | None = None
+        self._close_timer: Any = None
+        self._soft_timer: Any = None
+        self._ends: tuple[Any, Any] | None = None
 
-    def _take(self, transport: Any) -> None:
-        """Become the protocol of a transport that is ready and paused."""
-        transport.set_protocol(self)
+    # -- Establishment --
+
+    def send_first(
+        self, data: Any, context: MessageContext | None, handler: SentHandler | None, *, wait: bool
+    ) -> None:
+        """For `Preconnection.initiate_with_send`: the Message that goes with the establishment."""
+        waits = wait and handler is None
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"a bytes-like object is required, not {type(data).__name__}")
+        self._first = Parked(self._runner) if waits else None
+        send = _Send(self._first, handler, context or MessageContext())
+        send.first = True
+        self._submit(self._outgoing(data, send.context, True, send))
+
+    def wait_first(self, deadline: Deadline) -> None:
+        """For `Preconnection.initiate_with_send`: wait until that Message is sent.  A
+        switchpoint."""
+        if self._first is not None:
+            self._first.wait(deadline.left())
+
+    def establish(self, deadline: Deadline) -> None:
+        """For `Preconnection`: establish, in this greenlet.  A switchpoint.  Raises
+        EstablishmentError."""
+        try:
+            self.adopt(self._setup.establish(deadline))
+        except BaseException as error:
+            self._not_established(error)
+            raise
+
+    def establish_soon(self, deadline: Deadline) -> None:
+        """For `Preconnection`: establish, in a greenlet of its own; events tell of the outcome.
+
+        Raises EstablishmentError for what can be seen before anything is opened.
+        """
+        try:
+            self._setup.choose(server_side=False)
+        except EstablishmentError as error:
+            self._not_established(error)
+            raise
+
+        def work() -> None:
+            try:
+                established = self._setup.establish(deadline)
+            except EstablishmentError as error:
+                self._establisher = None
+                self._not_established(error)
+                return
+            self._establisher = None
+            try:
+                self.adopt(established)
+            except EstablishmentError as error:
+                self._not_established(error)
+
+        self._establisher = spawn(work)
+
+    def adopt(self, established: Established) -> None:
+        """Become the protocol of a transport that is ready and paused.  Raises
+        EstablishmentError if it has been lost meanwhile."""
+        transport = established.transport
+        try:
+            transport.set_protocol(self)
+        except TransportError as error:
+            raise EstablishmentError(
+                "the connection was lost at once",
+                Reason.ESTABLISHMENT_FAILED,
+                [(established.candidate, error)],
+            ) from error
+        self._established = established
         self._transport = transport
-        self._state = ESTABLISHED
+        self._framers = established.framers
+        self._to(ESTABLISHED)
+        if self._framers is not None:
+            self._framers.host = self  # which gets at once what has arrived early
         # As soon as the transport holds one byte it tells us; and again when it holds none.
         transport.set_write_buffer_limits(high=0, low=0)
+        self._begin_properties()
         self._paused = False
         transport.resume_reading()
+        self._emit("ready")
+        self._set_fast()
+        if self._sending is not None:
+            self._sending.pump()
+        if self._stopping:
+            self._go_on_closing()
+
+    def _not_established(self, error: BaseException) -> None:
+        if self._state is not ESTABLISHING:
+            return
+        self._ending = error
+        if self._sending is not None:
+            self._sending.fail_all(lambda: _again(error))
+        self._to(CLOSED)
+        self._fail_requests()
+        self._emit("establishment_error", error)
+        self._wake_closers()
+
+    def _to(self, state: ConnectionState) -> None:
+        assert (self._state, state) in TRANSITIONS, (self._state, state)
+        self._state = state
+
+    def _set_fast(self) -> None:
+        self._fast = (
+            self._state is ESTABLISHED
+            and self._may_send
+            and (self._sending is None or self._sending.idle)
+            and self._throttle is None
+            and self._collected is None
+            and self._part_context is None
+            and not self._special_defaults()
+        )
+
+    def _special_defaults(self) -> bool:
+        """Whether a Message without a context is not just data, because of what the application
+        has set for all Messages."""
+        names = self._setup.properties.explicit()
+        if any(name in _SPECIAL for name in names):
+            return True
+        live = self._live
+        return live is not None and any(live.is_set(name) for name in _SPECIAL)
 
     # -- Sending --
 
@@ -156,57 +376,50 @@ class Connection:
         end_of_message: bool = True,
         *,
         timeout: float | None = None,
-    ) -> None:
+        wait: bool = True,
+        sent_handler: SentHandler | None = None,
+    ) -> MessageContext | None:
         """Send a Message, or with ``end_of_message=False`` a part of one (RFC 9622 section 9.2).
 
-        Returns when the system has taken all of it (the Sent event).  *data* is bytes-like,
-        *context* may carry Message Properties (``final``).  *timeout* is in seconds.
+        *data* is bytes-like; *context* may carry Message Properties.  The parts of one Message
+        are sent with the same context, or all without one.  Returns the context when the system
+        has taken all of it (the Sent event).  *timeout* is in seconds.
 
-        Raises TypeError for other data; SendError if the Message cannot be sent;
-        ConnectionError if the Connection has failed; Timeout if the peer does not read: the
-        Message then stays queued, and must not be sent again.  A switchpoint.
+        With ``wait=False`` it returns at once, and the outcome is one event: Sent, Expired or
+        SendError.  *sent_handler*, if given, is called with it as ``handler(connection, error)``,
+        *error* being None for Sent; this form does not wait either.
+
+        Raises TypeError for other data.  When waiting: SendError if the Message cannot be sent,
+        Expired if its lifetime was over first, ConnectionError if the Connection has failed, and
+        Timeout if the peer does not take it in time: a Message that had not begun to leave is
+        then withdrawn, one that had stays queued.  A switchpoint when it waits.
         """
-        if current_greenlet() is self._hub:
-            raise SwitchpointError("Connection.send() cannot be called in a callback")
-        if self._state is not ESTABLISHED or self._final_sent:
-            self._refuse_send()
-        try:
-            if self._links:
-                self._send_framed(data, context, end_of_message)
-            else:
-                self._transport.write(data)
-        except TransportError as error:
-            raise SendError(str(error), Reason.PROTOCOL_FAILED) from error
-        if context is not None and end_of_message and context.get("final"):
-            self._send_final()
-        if self._blocked:
-            self._wait_taken(timeout)
-        elif self._transport.is_closing():
-            # The write has failed, or met the end; connection_lost knows the reason.
-            self._transport.wait_closed()
-            self._refuse_send()
-
-    def _send_framed(self, data: Any, context: Any, end_of_message: bool) -> None:
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"a bytes-like object is required, not {type(data).__name__}")
-        top = self._links[-1]
-        try:
-            top.framer.new_sent_message(top, bytes(data), context, end_of_message)
-        except ValueError as error:
-            raise SendError(str(error), Reason.MESSAGE_TOO_LARGE) from error
-
-    def _write_down(self, data: bytes) -> None:
-        self._transport.write(data)
-
-    def _send_final(self) -> None:
-        self._final_sent = True
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self._fast and context is None and end_of_message and sent_handler is None and wait:
+            if current_greenlet() is self._hub:
+                raise SwitchpointError("Connection.send() cannot be called in a callback")
+            try:
+                framers = self._framers
+                if framers is None:
+                    self._transport.write(data)
+                else:
+                    if type(data) is not bytes:
+                        data = as_bytes(data)
+                    framers.send(data, None, True)
+            except (TransportError, ValueError) as error:
+                raise self._send_error(error) from error
+            if self._blocked:
+                self._wait_taken(timeout)
+            elif self._transport.is_closing():
+                # The write has failed, or met the end; connection_lost knows the reason.
+                self._transport.wait_closed()
+                raise self._send_refusal()
+            return None
+        return self._send_slowly(data, context, end_of_message, timeout, wait, sent_handler)
 
     def _wait_taken(self, timeout: float | None) -> None:
         parked: Parked[None] = Parked(self._runner)
         if self._senders is None:
-            self._senders = deque()
+            self._senders = []
         self._senders.append(parked)
         try:
             parked.wait(timeout)
@@ -215,12 +428,247 @@ class Connection:
                 self._senders.remove(parked)
             raise
 
-    def _refuse_send(self) -> None:
+    def _send_slowly(
+        self,
+        data: Any,
+        context: MessageContext | None,
+        end: bool,
+        timeout: float | None,
+        wait: bool,
+        handler: SentHandler | None,
+    ) -> MessageContext | None:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"a bytes-like object is required, not {type(data).__name__}")
+        waits = wait and handler is None
+        if waits:
+            if current_greenlet() is self._hub:
+                raise SwitchpointError("Connection.send() cannot be called in a callback")
+            if timeout is not None:
+                check_timeout(timeout)
+        given = context
+        if context is None:
+            context = self._part_context or MessageContext()
+            self._part_context = None if end else context
+        send = _Send(Parked(self._runner) if waits else None, handler, context)
+        try:
+            item = self._outgoing(data, context, end, send)
+        except TapsError as error:
+            if waits:
+                raise
+            self._report_sent(send, error)
+            return context
+        self._submit(item)
+        if send.parked is not None:
+            self._wait_sent(send.parked, item, timeout)
+            return given
+        return context
+
+    def _submit(self, item: Outgoing) -> None:
+        if self._sending is None:
+            self._sending = Sending(self, self._runner)
+        self._fast = False
+        self._sending.submit(item)
+
+    def _wait_sent(self, parked: Parked[None], item: Outgoing, timeout: float | None) -> None:
+        try:
+            parked.wait(timeout)
+        except BaseException:
+            if self._sending is not None:
+                self._sending.withdraw(item)
+            raise
+
+    def _outgoing(self, data: Any, context: MessageContext, end: bool, send: _Send) -> Outgoing:
+        """The item for one send.  Raises SendError or ConnectionError if it cannot be sent."""
+        if self._state not in (ESTABLISHING, ESTABLISHED) or not self._may_send or self._stopping:
+            raise self._send_refusal()
+        settings = context.settings()
+        live = self.get_properties()
+        message = resolve_message(settings, live)
+        get = message.__getitem__
+        if self._established is not None:
+            self._check_message(settings, message, len(data), self._established)
+            if "msgCapacityProfile" in settings:
+                send.dscp = get("msgCapacityProfile").dscp
+            send.dont_fragment = get("noFragmentation") or get("noSegmentation")
+        lifetime = get("msgLifetime")
+        final = get("final")
+        if final and end:
+            self._may_send = False
+            self._fast = False
+        return Outgoing(
+            bytes(data),
+            context,
+            end,
+            send,
+            priority=get("msgPriority"),
+            expires_at=inf if lifetime is INFINITE else now() + lifetime,
+            final=final,
+        )
+
+    def _check_message(
+        self, settings: Any, message: Any, size: int, established: Established
+    ) -> None:
+        """Whether the stack can honour the properties of a Message."""
+        wrong = message_contradictions(
+            settings,
+            self.get_properties(),
+            protects_against_duplicates=not duplicates(established.candidate.stack),
+        )
+        if wrong:
+            raise SendError("; ".join(wrong), Reason.INVALID_MESSAGE_PROPERTIES)
+        largest = self._largest_message()
+        if largest is not None and size > largest:
+            raise SendError(
+                f"a Message may have {largest} bytes at most, not {size}",
+                Reason.MESSAGE_TOO_LARGE,
+            )
+        if message["noFragmentation"] or message["noSegmentation"]:
+            whole = self._largest_unfragmented()
+            if whole is not None and size > whole:
+                raise SendError(
+                    f"{size} bytes do not go in one packet: {whole} would",
+                    Reason.MESSAGE_TOO_LARGE,
+                )
+
+    def _largest_message(self) -> int | None:
+        largest = getattr(self._transport, "largest", None)
+        return None if largest is None or self._framers is not None else largest()
+
+    def _largest_unfragmented(self) -> int | None:
+        largest = getattr(self._transport, "largest_unfragmented", None)
+        return None if largest is None else largest()
+
+    def _send_refusal(self) -> BaseException:
         if self._ending is not None:
-            raise self._end_error()
-        if self._state in (CLOSING, CLOSED):
-            raise SendError("the Connection is closed", Reason.CLOSED)
-        raise SendError("the final Message has been sent", Reason.INVALID_MESSAGE_PROPERTIES)
+            return self._end_error()
+        if self._stopping or self._closed_by_us or self._state in (CLOSING, CLOSED):
+            return SendError("the Connection is closed", Reason.CLOSED)
+        if self._setup.properties.get("direction") is UNIDIRECTIONAL_RECEIVE:
+            return SendError(
+                "the Connection is for receiving only", Reason.INVALID_CONFIGURATION
+            )
+        return SendError("the final Message has been sent", Reason.INVALID_MESSAGE_PROPERTIES)
+
+    def _send_error(self, error: Exception) -> BaseException:
+        """The SendError for what the layers below have raised."""
+        if isinstance(error, FramingError):
+            too_long = isinstance(error, MessageTooLongError)
+            reason = Reason.MESSAGE_TOO_LARGE if too_long else Reason.INVALID_MESSAGE_PROPERTIES
+            return SendError(str(error), reason)
+        if isinstance(error, TapsError):
+            return error
+        if isinstance(error, ValueError):
+            return SendError(str(error), Reason.INVALID_MESSAGE_PROPERTIES)
+        if isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
+            self._emit("path_change")  # the path takes less than what we believed
+            return SendError(str(error), Reason.MESSAGE_TOO_LARGE)
+        if self._ending is not None or self._lost:
+            return self._send_refusal()
+        return SendError(str(error), Reason.PROTOCOL_FAILED)
+
+    # As the host of a Sending:
+
+    def may_transmit(self) -> bool:
+        return (
+            not self._blocked
+            and self._transport is not None
+            and not self._lost
+            and not self._closed_by_us
+        )
+
+    def holds_data(self) -> bool:
+        return self._blocked or self._collected is not None
+
+    def transmit(self, item: Outgoing) -> None:
+        send = item.owner
+        if self._framers is not None:
+            self._framers.send(item.data, send.context, item.end)
+        elif send.dscp is None and not send.dont_fragment:
+            self.write(item.data)
+        else:
+            marked = getattr(self._transport, "write_marked", None)
+            if marked is None:
+                self.write(item.data)
+            else:
+                marked(item.data, dscp=send.dscp, dont_fragment=send.dont_fragment)
+        if item.final and item.end:
+            self._say_final()
+
+    def _say_final(self) -> None:
+        if self._collected is not None:
+            self.end_collecting()
+        if self._throttle is None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def begin_collecting(self) -> None:
+        # Datagrams are Messages: to join them would change them.
+        if self._transport is not None and not hasattr(self._transport, "largest"):
+            self._collected = []
+
+    def end_collecting(self) -> None:
+        collected, self._collected = self._collected, None
+        if collected and not self._lost:
+            self.write(b"".join(collected))
+
+    def was_sent(self, item: Outgoing) -> None:
+        self._report_sent(item.owner, None)
+
+    def has_expired(self, item: Outgoing) -> None:
+        self._report_sent(item.owner, Expired())
+
+    def has_failed(self, item: Outgoing, error: BaseException) -> None:
+        if item.owner.first and isinstance(error, EstablishmentError):
+            return  # of InitiateWithSend only the EstablishmentError is told
+        if isinstance(error, Exception) and not isinstance(error, TapsError):
+            error = self._send_error(error)
+        self._report_sent(item.owner, error)
+
+    def ran_dry(self) -> None:
+        self._set_fast()
+        if self._stopping:
+            self._go_on_closing()
+
+    def _report_sent(self, send: _Send, error: BaseException | None) -> None:
+        """The one event of a send."""
+        if send.parked is not None:
+            if error is None:
+                send.parked.finish(None)
+            else:
+                send.parked.fail(error)
+        elif send.handler is not None:
+            self._call_handler(send.handler, error)
+        elif error is None:
+            self._emit("sent", send.context)
+        elif isinstance(error, Expired):
+            self._emit("expired", send.context)
+        else:
+            self._emit("send_error", send.context, error)
+
+    # Batches (RFC 9622 section 9.2.4):
+
+    def start_batch(self) -> None:
+        """Hint that several Messages follow: they are held back until `end_batch`, and then
+        leave in as few writes as possible.  A send that waits would wait for that too, so inside
+        a batch use ``wait=False``.  May be nested."""
+        if self._sending is None:
+            self._sending = Sending(self, self._runner)
+        self._fast = False
+        self._sending.begin_batch()
+
+    def end_batch(self) -> None:
+        """End what `start_batch` has begun."""
+        if self._sending is not None:
+            self._sending.end_batch()
+            self._set_fast()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """`start_batch` and `end_batch` around a block."""
+        self.start_batch()
+        try:
+            yield
+        finally:
+            self.end_batch()
 
     # -- Receiving --
 
@@ -231,7 +679,9 @@ class Connection:
         max_length: int | None = None,
         *,
         timeout: float | None = None,
-    ) -> Message:
+        wait: bool = True,
+        handler: ReceiveHandler | None = None,
+    ) -> Message | None:
         """Receive a Message (RFC 9622 section 9.3).
 
         Waits for a complete one; with *min_incomplete_length* (bytes) for as many bytes of one,
@@ -239,21 +689,72 @@ class Connection:
         ``end_of_message``.  Without a framer a TCP stream is one Message, so use
         ``min_incomplete_length=1`` to get data as it comes.  *timeout* is in seconds.
 
-        Raises ReceiveError when there is none any more (reason Closed), or when the data cannot
-        be made a Message (DeframingFailed); ConnectionError if the Connection has failed;
-        Timeout, upon which nothing is lost.  A switchpoint.
+        With ``wait=False`` it returns None at once, and the outcome is one event: Received,
+        ReceivedPartial or ReceiveError.  *handler*, if given, is called with it as
+        ``handler(connection, message, context, end_of_message, error)``; this form does not wait
+        either.  Several may be outstanding; they are served in order.
+
+        Raises, when waiting: ReceiveError when there is none any more (reason Closed), or when
+        the data cannot be made a Message (DeframingFailed); ConnectionError if the Connection
+        has failed; Timeout, upon which nothing is lost.  A switchpoint when it waits.
         """
-        if current_greenlet() is self._hub:
-            raise SwitchpointError("Connection.receive() cannot be called in a callback")
         minimum = inf if min_incomplete_length is None else _length(min_incomplete_length)
         maximum = inf if max_length is None else _length(max_length)
-        if self._inbox and not self._receivers and not self._closed_by_us:
+        if not wait or handler is not None:
+            self._receive_watched(handler, minimum, maximum)
+            return None
+        if current_greenlet() is self._hub:
+            raise SwitchpointError("Connection.receive() cannot be called in a callback")
+        if self._inbox and not self._requests and not self._closed_by_us:
             message = self._from_inbox(minimum, maximum)
             if message is not None:
+                if self._lost and not self._inbox:
+                    self._terminate()
                 return message
-        if self._eof or self._state is not ESTABLISHED:
+        if self._cannot_receive():
             raise self._receive_error()
-        return self._wait_message(minimum, maximum, timeout)
+        request = _Request(self._runner, minimum, maximum)
+        self._requests.append(request)
+        if self._paused:  # it wants more than the inbox holds
+            self._resume()
+        try:
+            return request.wait(timeout)
+        except BaseException:
+            self._withdraw(request)
+            raise
+
+    def _cannot_receive(self) -> bool:
+        return (
+            self._eof
+            or self._stopping
+            or not self._may_receive
+            or self._state not in (ESTABLISHED, ESTABLISHING)
+        )
+
+    def _receive_watched(
+        self, handler: ReceiveHandler | None, minimum: float, maximum: float
+    ) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"a handler must be callable, not {handler!r}")
+        request = _WatchedRequest(self, handler, minimum, maximum)
+        self._requests.append(request)
+        self._serve()
+        if not request.done:
+            if self._cannot_receive():
+                self._requests.remove(request)
+                request.fail(self._receive_error())
+            elif self._paused and self._state is ESTABLISHED:
+                self._resume()
+
+    def _withdraw(self, request: _Request) -> None:
+        """The greenlet was broken off in `receive`.  What was on its way to it stays."""
+        message = request.result
+        if message is not None:
+            self._inbox.put_back(message.data, message.context, message.end_of_message)
+            self._piecewise = message.partial
+            self._serve()
+        elif request in self._requests:
+            self._requests.remove(request)
 
     def _from_inbox(self, minimum: float, maximum: float) -> Message | None:
         inbox = self._inbox
@@ -265,29 +766,35 @@ class Connection:
         if self._paused and inbox.size <= INBOX_LOW:
             self._resume()
         data, context, ended = piece
-        return Message(data, ended, context, self._get_ends)
-
-    def _wait_message(self, minimum: float, maximum: float, timeout: float | None) -> Message:
-        receiver = _Receiver(self._runner, minimum, maximum)
-        self._receivers.append(receiver)
-        if self._paused:  # it wants more than the inbox holds
-            self._resume()
-        try:
-            return receiver.wait(timeout)
-        except BaseException:
-            message = receiver.result
-            if message is not None:
-                # It was on its way to us when we were broken off: back to the front.
-                self._inbox.put_back(message.data, message.context, message.end_of_message)
-                self._serve()
-            elif receiver in self._receivers:
-                self._receivers.remove(receiver)
-            raise
+        message = Message(
+            data, ended, context, self._get_ends, partial=self._piecewise or not ended
+        )
+        self._piecewise = not ended
+        return message
 
     def _resume(self) -> None:
+        if self._receive_timer is not None:  # maxRecvRate decides
+            return
         self._paused = False
-        if self._state is ESTABLISHED:
+        if self._transport is not None and not self._lost:
             self._transport.resume_reading()
+
+    def report_received(self, handler: ReceiveHandler | None, message: Message) -> None:
+        """For a `receive` that does not wait: its Received or ReceivedPartial event."""
+        if handler is not None:
+            end = message.end_of_message if message.partial else None
+            self._call_handler(handler, message, message.context, end, None)
+        elif message.partial:
+            self._emit("received_partial", message)
+        else:
+            self._emit("received", message)
+
+    def report_receive_error(self, handler: ReceiveHandler | None, error: BaseException) -> None:
+        """For a `receive` that does not wait: its ReceiveError event."""
+        if handler is not None:
+            self._call_handler(handler, None, None, None, error)
+        else:
+            self._emit("receive_error", error)
 
     def __iter__(self) -> Iterator[Message]:
         """Messages, until the peer has ended its stream.  Each step is a switchpoint."""
@@ -298,6 +805,7 @@ class Connection:
                 if error.reason is Reason.CLOSED:
                     return
                 raise
+            assert message is not None
             yield message
 
     # -- From the transport --
@@ -306,43 +814,113 @@ class Connection:
         raise AssertionError("a Connection takes only transports that are ready")
 
     def data_received(self, data: bytes) -> None:
-        if self._links:
-            try:
-                self._links[0].feed(data)
-            except Exception as error:
-                self._deframing_failed(error)
-            return
-        context = self._stream_context
-        if context is None:
-            context = self._stream_context = MessageContext()
-        receivers = self._receivers
-        if receivers and not self._inbox:
-            first = receivers[0]
-            if first.minimum <= len(data) <= first.maximum:
-                del receivers[0]
-                if first.finish(Message(data, False, context, self._get_ends)):
-                    return
-        self._message_up(data, context, False)
+        if self._framers is not None:
+            self._framers.feed(data)
+        else:
+            context = self._stream_context
+            if context is None:
+                context = self._stream_context = MessageContext()
+            requests = self._requests
+            if requests and not self._inbox:
+                first = requests[0]
+                if first.minimum <= len(data) <= first.maximum:
+                    self._piecewise = True
+                    del requests[0]
+                    if first.finish(Message(data, False, context, self._get_ends, True)):
+                        if self._receive_limit is not None:
+                            self._limit_receiving(len(data))
+                        return
+            self.deliver(data, context, False)
+        if self._receive_limit is not None:
+            self._limit_receiving(len(data))
 
-    def _message_up(self, data: bytes, context: Any, end_of_message: bool) -> None:
-        """A Message, or a piece of one, has come out of the last framer."""
-        if self._closed_by_us:
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if self._framers is not None:
+            self._framers.feed_datagram(data)
+        else:
+            self.deliver(data, None, True)
+        if self._receive_limit is not None:
+            self._limit_receiving(len(data))
+
+    def error_received(self, exc: TransportError) -> None:
+        """The network says something about an earlier datagram: not the end of anything (RFC
+        9622 section 8.3.1)."""
+        self._emit("soft_error", exc)
+
+    # As the host of the framers:
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._collected is not None:
+            self._collected.append(bytes(data))
+        elif self._throttle is not None:
+            self._throttle.write(data)
+        else:
+            self._transport.write(data)
+
+    @property
+    def write_blocked(self) -> bool:  # type: ignore[override]
+        return self._blocked
+
+    def new_context(self, below: Any = None) -> MessageContext:
+        made = MessageContext()
+        return made if below is None else made.inheriting(below)
+
+    def get_property(self, name: str, default: Any = None) -> Any:
+        try:
+            return self.get_properties().get(name)
+        except LookupError:
+            return default
+
+    def framers_ended(self) -> None:
+        self._eof = True
+        self._fail_requests()
+
+    def framers_passthrough(self) -> None:
+        self._framers = None
+
+    def datagram_refused(self, error: Exception, context: Any) -> None:
+        failure = ReceiveError(
+            f"a datagram is not framed: {error}", Reason.DEFRAMING_FAILED
+        )
+        failure.__cause__ = error
+        if self._requests:
+            self._requests.pop(0).fail(failure)
+
+    def deliver(self, data: bytes, context: Any, end_of_message: bool) -> None:
+        """A Message, or a piece of one, has arrived."""
+        if self._closed_by_us or self._stopping or not self._may_receive:
             return
-        receivers = self._receivers
-        if receivers and end_of_message and not self._inbox and self._stream_context is None:
-            first = receivers[0]
+        requests = self._requests
+        if requests and end_of_message and not self._inbox and self._stream_context is None:
+            first = requests[0]
             if len(data) <= first.maximum:
-                del receivers[0]
+                del requests[0]
                 if first.finish(Message(data, True, context, self._get_ends)):
                     return
         if context is None:
             context = self._context_of_piece(end_of_message)
         self._inbox.put(data, context, end_of_message)
-        if receivers:
+        if requests:
             self._serve()
-        if self._inbox.size > INBOX_HIGH and not receivers and not self._paused:
+        if self._inbox.size > INBOX_HIGH and not requests and not self._paused:
             self._paused = True
             self._transport.pause_reading()
+
+    def framers_ready(self) -> None:
+        raise AssertionError("a Connection takes only framers that are ready")
+
+    def framers_failed(self, error: BaseException) -> None:
+        if isinstance(error, ReceiveError):
+            made = error
+        else:
+            made = ReceiveError(
+                f"the data received is not framed: {error}", Reason.DEFRAMING_FAILED
+            )
+            made.__cause__ = error
+        self._fail_with(made)
+
+    def framers_closed(self) -> None:
+        self._close_transport()
 
     def _context_of_piece(self, end_of_message: bool) -> MessageContext | None:
         """All pieces of a Message share one context; a whole one makes its own when asked."""
@@ -354,120 +932,253 @@ class Connection:
         return context
 
     def _serve(self) -> None:
-        """Give receivers, first come first served, what the inbox has for them."""
-        receivers = self._receivers
-        while receivers:
-            first = receivers[0]
+        """Give requests, first come first served, what the inbox has for them."""
+        requests = self._requests
+        while requests and self._inbox:
+            first = requests[0]
             if first.done:
-                del receivers[0]
+                del requests[0]
                 continue
+            before = self._piecewise
             message = self._from_inbox(first.minimum, first.maximum)
             if message is None:
                 return
-            del receivers[0]
+            del requests[0]
             if not first.finish(message):
                 self._inbox.put_back(message.data, message.context, message.end_of_message)
+                self._piecewise = before
+        if self._lost and not self._inbox and self._state is CLOSING:
+            self._terminate()
 
     def eof_received(self) -> bool:
         self._eof = True
-        if self._links:
-            if not all(link.framer.at_boundary(link) for link in self._links):
-                self._deframing_failed(EOFError("the stream ended in the middle of a Message"))
+        if self._framers is not None:
+            self._framers.eof()  # reports a Message that was cut
+            if self._ending is not None:
                 return False
-        else:
+        elif self._may_receive:
             context = self._stream_context or MessageContext()
-            self._message_up(b"", context, True)
-        self._fail_receivers()
+            context.note("_greentaps.finalMessage", True)
+            self.deliver(b"", context, True)
+        self._fail_requests()
         return True  # we may still send
 
     def pause_writing(self) -> None:
         self._blocked = True
 
     def resume_writing(self) -> None:
+        throttle = self._throttle
+        if throttle is not None and throttle.holds_data:
+            return
+        self._taken()
+
+    def _taken(self) -> None:
         self._blocked = False
-        while self._senders:
-            self._senders.popleft().finish(None)
+        senders = self._senders
+        if senders:
+            self._senders = None
+            for parked in senders:
+                parked.finish(None)
+        if self._sending is not None:
+            self._sending.taken()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._state = CLOSED
+        self._lost = True
+        self._eof = True
+        self._fast = False
         if exc is not None and self._ending is None:
             self._ending = exc
-        self._eof = True
-        self._fail_receivers()
-        while self._senders:
-            self._senders.popleft().fail(self._end_error())
+        if self._state is ESTABLISHED:
+            self._to(CLOSING)
+        self._stop_timers()
+        self._fail_senders()
+        self._fail_requests()
+        if self._closed_by_us or self._stopping or not self._inbox or self._ending is not None:
+            self._terminate()
 
-    def _deframing_failed(self, error: Exception) -> None:
-        made = ReceiveError(f"the data received is not framed: {error}", Reason.DEFRAMING_FAILED)
-        made.__cause__ = error
-        self._ending = made
-        self._state = CLOSING
-        self._transport.abort(made)
-        self._fail_receivers()
+    def _fail_senders(self) -> None:
+        senders, self._senders = self._senders, None
+        for parked in senders or ():
+            parked.fail(self._send_refusal())
+        if self._sending is not None:
+            self._sending.fail_all(self._send_refusal)
 
-    def _fail_receivers(self) -> None:
-        self._serve()
-        while self._receivers:
-            self._receivers.popleft().fail(self._receive_error())
+    def _fail_requests(self) -> None:
+        if not (self._closed_by_us or self._stopping):
+            self._serve()
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.fail(self._receive_error())
+
+    # -- Ends --
 
     def _receive_error(self) -> BaseException:
-        if self._ending is not None and not self._closed_by_us:
+        if self._ending is not None:
             return self._end_error()
-        if self._closed_by_us:
+        if self._stopping or self._closed_by_us:
             return ReceiveError("the Connection is closed", Reason.CLOSED)
+        if not self._may_receive:
+            return ReceiveError(
+                "the Connection is for sending only", Reason.INVALID_CONFIGURATION
+            )
         return ReceiveError("the peer has sent its last Message", Reason.CLOSED)
 
     def _end_error(self) -> BaseException:
         """What every call raises after a failure: new each time, always with the same cause."""
         cause = self._ending
-        if isinstance(cause, ReceiveError):
-            again: BaseException = ReceiveError(cause.message, cause.reason)
-        else:
-            again = ConnectionError(
-                f"the Connection has ended: {cause}" if cause else "the Connection has ended",
-                _reason_of(cause),
-            )
-        again.__cause__ = cause
-        return again
+        if isinstance(cause, TapsError):
+            return _again(cause)
+        made = ConnectionError(f"the Connection has ended: {cause}", _reason_of(cause))
+        made.__cause__ = cause
+        return made
 
-    # -- Ending --
-
-    @switchpoint
-    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
-        """Close the Connection (RFC 9622 section 10): after all Messages handed over have been
-        sent.  What the peer still sends is not received any more.
-
-        Returns when it is closed (the Closed event).  *timeout* (seconds, None for ever) is how
-        long the peer may take over what is still queued; then the Connection is aborted, and this
-        raises ConnectionError.  May be called again, and after the end, when it does nothing.
-        """
+    def _terminate(self) -> None:
+        """The last transition, and the last event."""
         if self._state is CLOSED:
             return
-        was_established = self._state is ESTABLISHED
-        self._closed_by_us = True
-        if was_established:
-            for link in reversed(self._links):
-                link.framer.stop(link)
-            self._state = CLOSING
-            self._fail_receivers()
-        self._transport.close(timeout)
-        self._transport.wait_closed()
-        if was_established and self._ending is not None:
+        if self._state is ESTABLISHED:
+            self._to(CLOSING)
+        self._to(CLOSED)
+        self._stop_timers()
+        self._leave_group()
+        if self._ending is None:
+            self._emit("closed")
+        else:
+            self._emit("connection_error", self._end_error())
+        self._wake_closers()
+
+    def _wake_closers(self) -> None:
+        closers, self._closers = self._closers, None
+        for parked in closers or ():
+            parked.finish(None)
+
+    def _stop_timers(self) -> None:
+        for name in ("_close_timer", "_soft_timer", "_receive_timer"):
+            timer = getattr(self, name)
+            if timer is not None:
+                timer.close()
+                setattr(self, name, None)
+        if self._throttle is not None:
+            self._throttle.close()
+
+    def _fail_with(self, error: BaseException) -> None:
+        """End the Connection because of *error*."""
+        if self._ending is None:
+            self._ending = error
+        if self._state is ESTABLISHED:
+            self._to(CLOSING)
+        self._fast = False
+        self._transport.abort(error)
+        self._fail_senders()
+        self._fail_requests()
+
+    # Close (RFC 9622 section 10):
+
+    @marks_switchpoint
+    def close(self, timeout: float | None = CLOSE_TIMEOUT, *, wait: bool = True) -> None:
+        """Close the Connection (RFC 9622 section 10): after all Messages handed over have been
+        delivered, as far as the protocol can tell.  What the peer still sends is not received.
+
+        Returns when it is closed (the Closed event), or at once with ``wait=False``.  *timeout*
+        (seconds, None for ever) is how long the peer may take; then the Connection is aborted,
+        and this raises ConnectionError.  May be called again, and after the end, when it does
+        nothing.  A switchpoint when it waits.
+        """
+        if timeout is not None:
+            check_timeout(timeout)
+        if wait and current_greenlet() is self._hub:
+            raise SwitchpointError("Connection.close() cannot be called in a callback")
+        if self._state is CLOSED:
+            return
+        failed_before = self._ending is not None
+        if not self._stopping:
+            self._stopping = True
+            self._fast = False
+            if timeout is not None:
+                self._close_timer = self._runner.call_later(timeout, self._close_timed_out)
+            self._fail_requests()
+            self._go_on_closing()
+        if not wait:
+            return
+        if self._state is not CLOSED:
+            self._wait_closed()
+        if self._ending is not None and not failed_before:
             raise self._end_error()
+
+    def _wait_closed(self) -> None:
+        parked: Parked[None] = Parked(self._runner)
+        if self._closers is None:
+            self._closers = []
+        self._closers.append(parked)
+        parked.wait()
+
+    def _go_on_closing(self) -> None:
+        """Do the next step of a close, if it is due."""
+        if self._closed_by_us or self._state is CLOSED:
+            return
+        if self._lost:
+            self._terminate()
+            return
+        if self._sending is not None and not self._sending.idle:
+            return
+        if self._state is ESTABLISHING:
+            self._give_up_establishing()
+            return
+        if self._blocked and self._throttle is not None and self._throttle.holds_data:
+            return
+        self._closed_by_us = True
+        if self._state is ESTABLISHED:
+            self._to(CLOSING)
+        if self._framers is not None:
+            self._framers.stop()  # answers with framers_closed()
+        else:
+            self._close_transport()
+
+    def _give_up_establishing(self) -> None:
+        self._closed_by_us = True
+        if self._establisher is not None:
+            self._establisher.kill(block=False)
+            self._establisher = None
+        self._fail_senders()
+        self._fail_requests()
+        self._to(CLOSED)
+        self._stop_timers()
+        if self._ending is None:
+            self._emit("closed")
+        else:
+            self._emit("connection_error", self._end_error())
+        self._wake_closers()
+
+    def _close_transport(self) -> None:
+        if not self._lost:
+            self._transport.close_after_delivery()
+            self._transport.close(None)
+
+    def _close_timed_out(self) -> None:
+        self._close_timer = None
+        self._end_by(
+            ConnectionError(
+                "the peer did not take in time what was left to send", Reason.TIMEOUT
+            )
+        )
 
     def abort(self) -> None:
         """End the Connection at once (RFC 9622 section 10): what was not sent is dropped, and
         the peer learns of it where the protocol can tell it.  Every call, also one that waits
         in another greenlet, then raises ConnectionError (LocalAbort).  Not a switchpoint."""
-        if self._state is CLOSED:
-            return
+        if self._state is not CLOSED:
+            self._end_by(ConnectionError("aborted by us", Reason.LOCAL_ABORT))
+
+    def _end_by(self, error: BaseException) -> None:
         if self._ending is None:
-            self._ending = ConnectionError("aborted by us", Reason.LOCAL_ABORT)
-        self._state = CLOSING
-        self._transport.abort(self._ending)
-        self._fail_receivers()
-        while self._senders:
-            self._senders.popleft().fail(self._end_error())
+            self._ending = error
+        self._inbox = Inbox()
+        if self._state is ESTABLISHING:
+            self._give_up_establishing()
+        elif self._lost:
+            self._terminate()
+        else:
+            self._fail_with(error)
 
     def __enter__(self) -> Connection:
         return self
@@ -478,6 +1189,229 @@ class Connection:
         else:
             self.abort()
 
+    # -- Groups (RFC 9622 section 7.4) --
+
+    @switchpoint
+    def clone(
+        self,
+        framer: Framer | None = None,
+        connection_properties: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        wait: bool = True,
+    ) -> Connection:
+        """Make another Connection to the same peer, in the same group (RFC 9622 section 7.4).
+
+        *framer* replaces the parent's framers; *connection_properties* (a dict) are set on the
+        clone before it is established, and so on the whole group but for connPriority.  *timeout*
+        is in seconds.  Returns the clone when it is ready; with ``wait=False`` at once, and the
+        clone's events tell of the outcome.
+
+        Raises CloneError, which is also an event of this Connection, if no clone can be made;
+        EstablishmentError if it cannot be established; PropertyError for wrong properties.
+        """
+        if self._state is not ESTABLISHED or self._setup.role is not Role.INITIATE:
+            error = CloneError(
+                "only an established Connection that we have initiated can be cloned",
+                Reason.NOT_CLONEABLE,
+            )
+            self._emit("clone_error", error)
+            raise error
+        setup = self._setup if framer is None else self._setup.with_framers([framer])
+        clone = Connection(setup)
+        clone._live = self.get_properties().clone(
+            connection_properties,
+            supply=clone._supply(),
+            change=clone._apply_property,
+            split=clone._split_off,
+        )
+        clone._setup = setup.with_properties(clone._live)
+        if self._group is None:
+            self._group = [self]
+        clone._group = self._group
+        self._group.append(clone)
+        if wait:
+            clone.establish(Deadline(timeout))
+        else:
+            clone.establish_soon(Deadline(timeout))
+        return clone
+
+    def grouped_connections(self) -> list[Connection]:
+        """All Connections of the group, this one among them (RFC 9622 section 7.4)."""
+        return [self] if self._group is None else list(self._group)
+
+    def _leave_group(self) -> None:
+        if self._group is not None:
+            if self in self._group:
+                self._group.remove(self)
+            self._group = None
+            if self._live is not None:
+                self._live.leave()
+
+    def _split_off(self, error: BaseException) -> None:
+        """A change that another member has made could not be followed here (RFC 9622 section
+        7.4): no member any more."""
+        if self._group is not None and self in self._group:
+            self._group.remove(self)
+        self._group = None
+        made = CloneError(f"the Connection has left its group: {error}", Reason.NOT_CLONEABLE)
+        made.__cause__ = error
+        self._emit("clone_error", made)
+
+    @switchpoint
+    def close_group(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        """`close` every Connection of the group (RFC 9622 section 10).  When all have ended,
+        raises the first ConnectionError, if there is one."""
+        members = self.grouped_connections()
+        for member in members:
+            member.close(timeout, wait=False)
+        failures = []
+        for member in members:
+            if member._state is not CLOSED:
+                member._wait_closed()
+            if member._ending is not None:
+                failures.append(member._end_error())
+        if failures:
+            raise failures[0]
+
+    def abort_group(self) -> None:
+        """`abort` every Connection of the group (RFC 9622 section 10).  Not a switchpoint."""
+        for member in self.grouped_connections():
+            member.abort()
+
+    # -- Properties (RFC 9622 section 8) --
+
+    def get_properties(self) -> ConnectionProperties:
+        """The properties of this Connection: a view that always tells the present values.
+
+        Selection Properties read as whether the chosen stack has the feature.
+        """
+        if self._live is None:
+            self._live = ConnectionProperties(
+                self._setup.properties,
+                supply=self._supply(),
+                change=self._apply_property,
+                split=self._split_off,
+            )
+            self._tell_live()
+        return self._live
+
+    def set_property(self, name: str, value: Any) -> None:
+        """Set a Connection Property, or the default of a Message Property (RFC 9622 section 8).
+
+        Connection Properties but for connPriority count for the whole group.  Raises
+        PropertyError, which has the RFC's ErrorCode; it never ends the Connection.
+        """
+        self.get_properties().set(name, value)
+        self._set_fast()
+
+    def _tell_live(self) -> None:
+        if self._live is not None and self._established is not None:
+            stack = self._established.candidate.stack
+            self._live.established(
+                lambda name: has(stack, name), [plugin.name for plugin in stack]
+            )
+
+    def _supply(self) -> dict[str, Any]:
+        """What is read only: the names, and what tells the values."""
+        return {
+            "connState": lambda: self._state,
+            "canSend": lambda: self._may_send and self._state is ESTABLISHED,
+            "canReceive": lambda: (
+                self._may_receive and self._state is ESTABLISHED and not self._eof
+            ),
+            "singularTransmissionMsgMaxLen": self._singular_length,
+            "sendMsgMaxLen": self._send_length,
+            "recvMsgMaxLen": self._receive_length,
+        }
+
+    def _singular_length(self) -> Any:
+        whole = None if self._lost else self._largest_unfragmented()
+        return NOT_APPLICABLE if whole is None else whole
+
+    def _send_length(self) -> int:
+        if not self._may_send or self._state is not ESTABLISHED:
+            return 0
+        return self._largest_message() or MESSAGE_LIMIT
+
+    def _receive_length(self) -> int:
+        if not self._may_receive:
+            return 0
+        return self._largest_message() or MESSAGE_LIMIT
+
+    def _begin_properties(self) -> None:
+        """What was asked for before there was a transport counts from now on."""
+        self._tell_live()
+        get = self._setup.properties.get
+        if get("maxSendRate") is not UNLIMITED:
+            self._limit_sending(get("maxSendRate"))
+        if get("maxRecvRate") is not UNLIMITED:
+            self._receive_limit = RateLimit(get("maxRecvRate"))
+        if get("softErrorNotify") in (REQUIRE, PREFER):
+            self._soft_timer = self._runner.call_later(1.0, self._look_for_soft_errors, None)
+
+    def _apply_property(self, name: str, value: Any, old: Any) -> None:
+        """A Connection Property has a new value: refuse it by raising."""
+        if self._established is None or self._lost:
+            return
+        for plugin in self._established.candidate.stack:
+            plugin.apply(self._transport, name, plain(value))
+        if name == "maxSendRate":
+            self._limit_sending(value)
+        elif name == "maxRecvRate":
+            self._receive_limit = None if value is UNLIMITED else RateLimit(value)
+
+    def _limit_sending(self, rate: Any) -> None:
+        if self._throttle is not None:
+            self._throttle.set_rate(inf if rate is UNLIMITED else rate)
+        elif rate is not UNLIMITED:
+            self._throttle = Throttle(
+                rate,
+                self._transport.write,
+                self._throttled,
+                self._runner,
+                whole=hasattr(self._transport, "largest"),
+            )
+        self._set_fast()
+
+    def _throttled(self, holds: bool) -> None:
+        if holds:
+            self._blocked = True
+        elif not self._transport.get_write_buffer_size():
+            self._taken()
+            if self._stopping:
+                self._go_on_closing()
+
+    def _limit_receiving(self, size: int) -> None:
+        assert self._receive_limit is not None
+        time = now()
+        self._receive_limit.spend(size, time)
+        wait = self._receive_limit.wait(time)
+        if wait > 0 and self._receive_timer is None and not self._lost:
+            self._paused = True
+            self._transport.pause_reading()
+            self._receive_timer = self._runner.call_later(wait, self._receive_again)
+
+    def _receive_again(self) -> None:
+        self._receive_timer = None
+        if self._inbox.size <= INBOX_HIGH or self._requests:
+            self._resume()
+
+    def _look_for_soft_errors(self, last: str | None) -> None:
+        self._soft_timer.close()
+        self._soft_timer = None
+        if self._lost or self._established is None:
+            return
+        warning = None
+        for plugin in self._established.candidate.stack:
+            try:
+                warning = warning or plugin.warning(self._transport)
+            except OSError:
+                continue
+        if warning is not None and last is None:
+            self._emit("soft_error", TransportError(warning, None, self._established.candidate.remote))
+        self._soft_timer = self._runner.call_later(1.0, self._look_for_soft_errors, warning)
+
     # -- Information --
 
     @property
@@ -486,91 +1420,63 @@ class Connection:
         return self._state
 
     @property
-    def stack(self) -> str:
-        """The protocol stack that was chosen, as ``"tls/tcp"``."""
-        return stack_name(self._candidate.stack)
+    def stack(self) -> str | None:
+        """The protocol stack that was chosen, as ``"tls/tcp"``; None before."""
+        return stack_name(self._established.candidate.stack) if self._established else None
 
     @property
     def phases(self) -> tuple[tuple[str, float], ...]:
         """How long each step of the establishment took: (name, seconds) pairs."""
-        return self._phases
+        return self._established.phases if self._established else ()
 
     @property
     def transport(self) -> Any:
-        """The transport below, for `get_extra_info`."""
+        """The transport below, for `get_extra_info`; None before there is one."""
         return self._transport
 
     @property
     def local_endpoint(self) -> LocalEndpoint | None:
-        """Our end."""
+        """Our end; None before it is known."""
         return self._get_ends()[0]  # type: ignore[no-any-return]
 
     @property
     def remote_endpoint(self) -> RemoteEndpoint | None:
-        """The peer's end."""
+        """The peer's end; None before it is known."""
         return self._get_ends()[1]  # type: ignore[no-any-return]
 
     def _get_ends(self) -> tuple[Any, Any]:
-        if self._ends is None:
-            info = self._transport.get_extra_info
-            ends = (
-                endpoint_of(info("sockname"), LocalEndpoint),
-                endpoint_of(
-                    info("peername", self._candidate.remote),
-                    RemoteEndpoint,
-                    self._candidate.hostname,
-                ),
-            )
-            if self._state is CLOSED:
-                return ends
+        if self._ends is not None:
+            return self._ends
+        if self._established is None:
+            return (None, None)
+        info = self._transport.get_extra_info
+        candidate = self._established.candidate
+        ends = (
+            endpoint_of(info("sockname"), LocalEndpoint),
+            endpoint_of(info("peername", candidate.remote), RemoteEndpoint, candidate.hostname),
+        )
+        if not self._lost:
             self._ends = ends
-        return self._ends
-
-    def get_properties(self) -> dict[str, Any]:
-        """The Connection's properties now (RFC 9622 section 8).
-
-        Selection Properties read as whether the chosen stack has the feature; ``connState``,
-        ``canSend`` and ``canReceive`` tell the state.
-        """
-        stack = self._candidate.stack
-        found: dict[str, Any] = {row.name: offer(stack, row.name) is ALWAYS for row in TABLE}
-        found["connState"] = self._state
-        found["canSend"] = self._state is ESTABLISHED and not self._final_sent
-        found["canReceive"] = self._state is ESTABLISHED and not self._eof
-        return found
+        return ends
 
     def __repr__(self) -> str:
-        remote = self._candidate.remote
-        where = f" {remote[0]} {remote[1]}" if isinstance(remote, tuple) else ""
-        return f"<Connection {self.stack}{where} {self._state.value.lower()}>"
+        where = ""
+        if self._established is not None:
+            remote = self._established.candidate.remote
+            where = f" {self.stack}"
+            if isinstance(remote, tuple):
+                where += f" {show_address(remote)}"
+        return f"<Connection{where} {str(self._state).lower()}>"
+
+    # The names of older systems:
+
+    send_message = send
+    stop = close
 
 
-def _chain(framers: Sequence[Framer], down: Any, up: Any) -> tuple[FramerLink, ...]:
-    """The links of a framer stack, bottom first.
-
-    The framer added last is the first to see what is sent, and the last to see what is received
-    (RFC 9622 section 9.1.2.1).
-    """
-    links: list[FramerLink] = []
-    for index, framer in enumerate(framers):
-        send = partial(_send_through, links, index - 1) if index else down
-        deliver = partial(_feed_to, links, index + 1) if index + 1 < len(framers) else up
-        links.append(FramerLink(framer, send, deliver))
-    return tuple(links)
-
-
-def _send_through(links: list[FramerLink], index: int, data: bytes) -> None:
-    link = links[index]
-    link.framer.new_sent_message(link, data, None, True)
-
-
-def _feed_to(
-    links: list[FramerLink], index: int, data: bytes, context: Any, end_of_message: bool
-) -> None:
-    links[index].feed(data)
-
-
-def _length(value: int) -> int:
+def _length(value: Any) -> float:
+    if value == inf or value is INFINITE:
+        return inf
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"a length is a number of bytes, not {value!r}")
     if value < 1:
@@ -578,12 +1484,22 @@ def _length(value: int) -> int:
     return value
 
 
+def _again(error: BaseException) -> BaseException:
+    """A fresh error that tells the same, for the next caller."""
+    if isinstance(error, EstablishmentError):
+        made: BaseException = EstablishmentError(error.message, error.reason, error.attempts)
+    elif isinstance(error, TapsError):
+        made = type(error)(error.message, error.reason)
+    else:
+        return error
+    made.__cause__ = error
+    return made
+
+
 def _reason_of(cause: BaseException | None) -> Reason:
-    if isinstance(cause, ConnectionError):
-        return cause.reason
     if isinstance(cause, OSError):
         if cause.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
             return Reason.CONNECTION_ABORTED
-        if cause.errno == errno.ETIMEDOUT or isinstance(cause, Timeout):
+        if cause.errno == errno.ETIMEDOUT:
             return Reason.TIMEOUT
     return Reason.PROTOCOL_FAILED

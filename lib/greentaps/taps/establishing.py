@@ -1,8 +1,8 @@
 """Establishing: the driver of a race, and of a single attempt (RFC 9623 sections 4.3 and 4.4).
 
-Each attempt is a greenlet that opens a stack from the bottom up and waits until the top is ready.
-`establish` starts them as the `Race` says, and ends what did not win.  A single candidate needs
-neither a race nor a greenlet.
+Each attempt is a greenlet that opens a stack from the bottom up and waits until the top is ready,
+and the framers on it.  `establish` starts them as the `Race` says, and ends what did not win.  A
+single candidate needs neither a race nor a greenlet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import EstablishmentError, Reason, Timeout, TransportError
+from ..framers import Framer, FramerHost, FramerStack
 from ..hub import Deadline, Parked, get_runner, now, spawn
 from ..plugins import Attempt
 from .candidates import Candidate, plugins_of
@@ -23,27 +24,38 @@ __all__ = ["Established", "Readying", "establish"]
 
 @dataclass(frozen=True)
 class Established:
-    """A ready transport, the candidate that it came from, and how long each step took."""
+    """A ready transport with its framers, the candidate that it came from, and how long each step
+    took, in seconds."""
 
     candidate: Candidate
     transport: Any
     phases: tuple[tuple[str, float], ...]
+    framers: FramerStack | None = None
 
 
-class Readying:
+class Readying(FramerHost):
     """The protocol of a transport that nobody has taken yet.
 
-    It waits for ``connection_made``, keeps the transport from reading, and hears of its loss.
-    *done* is called once, with the error or None.
+    It waits for ``connection_made``, and for the framers to be ready; then it keeps the transport
+    from reading until somebody takes it.  *done* is called once, with the error or None.
     """
 
-    def __init__(self, transport: Any, done: Any) -> None:
+    def __init__(self, transport: Any, done: Any, framers: Sequence[Framer] = ()) -> None:
         self._transport = transport
         self._done = done
+        self.framers = FramerStack(framers, self) if framers else None
         transport.call_when_lost(self._lost)
 
+    # -- From the transport --
+
     def connection_made(self, transport: Any) -> None:
-        transport.pause_reading()
+        if self.framers is None:
+            self._ready()
+        else:
+            self.framers.start()
+
+    def _ready(self) -> None:
+        self._transport.pause_reading()
         self._tell(None)
 
     def _lost(self, transport: Any, error: BaseException | None) -> None:
@@ -61,20 +73,50 @@ class Readying:
         pass
 
     def data_received(self, data: bytes) -> None:
-        raise AssertionError("reading is paused")
+        if self.framers is not None:
+            self.framers.feed(data)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if self.framers is not None:
+            self.framers.feed_datagram(data)
+
+    def error_received(self, exc: TransportError) -> None:
+        pass
 
     def eof_received(self) -> bool:
-        return True
+        self._tell(
+            TransportError(
+                "the peer ended its stream while the connection was being made",
+                errno.ECONNABORTED,
+            )
+        )
+        return False
 
     def pause_writing(self) -> None:
-        pass
+        self.write_blocked = True
 
     def resume_writing(self) -> None:
-        pass
+        self.write_blocked = False
+
+    # -- From the framers --
+
+    def write(self, data: Any) -> None:
+        self._transport.write(data)
+
+    def framers_ready(self) -> None:
+        self._ready()
+
+    def framers_failed(self, error: Exception) -> None:
+        made = TransportError(f"a framer has refused the connection: {error}", errno.EPROTO)
+        made.__cause__ = error
+        self._tell(made)
+        self._transport.abort(made)
 
 
-def attempt_one(candidate: Candidate, template: Attempt) -> Established:
-    """Open *candidate*'s stack and wait until it is ready.  A switchpoint.
+def attempt_one(
+    candidate: Candidate, template: Attempt, framers: Sequence[Framer] = ()
+) -> Established:
+    """Open *candidate*'s stack and wait until it and the framers are ready.  A switchpoint.
 
     Raises TransportError, with nothing left open.
     """
@@ -89,20 +131,24 @@ def attempt_one(candidate: Candidate, template: Attempt) -> Established:
             transport = plugin.open(attempt, transport)
             phases.append((plugin.name, now() - begun))
             begun = now()
-        made_ready(transport, attempt.deadline)
+        stack = made_ready(transport, attempt.deadline, framers)
     except BaseException:
         if transport is not None:
             transport.abort()
         raise
     name, seconds = phases.pop()
     phases.append((name, seconds + now() - begun))
-    return Established(candidate, transport, tuple(phases))
+    return Established(candidate, transport, tuple(phases), stack)
 
 
-def made_ready(transport: Any, deadline: Deadline) -> None:
-    """Start *transport* and wait until it is ready.  A switchpoint.  Raises what prevented it."""
+def made_ready(
+    transport: Any, deadline: Deadline, framers: Sequence[Framer]
+) -> FramerStack | None:
+    """Start *transport* and wait until it and *framers* are ready; returns their stack.  A
+    switchpoint.  Raises what prevented it."""
     parked: Parked[BaseException | None] = Parked(get_runner())
-    transport.start(Readying(transport, parked.finish))
+    readying = Readying(transport, parked.finish, framers)
+    transport.start(readying)
     try:
         error = parked.wait(deadline.left())
     except Timeout:
@@ -111,9 +157,12 @@ def made_ready(transport: Any, deadline: Deadline) -> None:
         )
     if error is not None:
         raise error
+    return readying.framers
 
 
-def establish(candidates: Sequence[Candidate], template: Attempt) -> Established:
+def establish(
+    candidates: Sequence[Candidate], template: Attempt, framers: Sequence[Framer] = ()
+) -> Established:
     """Race *candidates* and return the winner.  A switchpoint.
 
     Raises EstablishmentError with every attempt's error.  However it ends, nothing of the others
@@ -121,18 +170,21 @@ def establish(candidates: Sequence[Candidate], template: Attempt) -> Established
     """
     if len(candidates) == 1:
         try:
-            return attempt_one(candidates[0], template)
+            return attempt_one(candidates[0], template, framers)
         except TransportError as error:
             raise _failure([(candidates[0], error)], template.deadline) from error
-    return _Runners(candidates, template).run()
+    return _Runners(candidates, template, framers).run()
 
 
 class _Runners:
     """The greenlets of one race."""
 
-    def __init__(self, candidates: Sequence[Candidate], template: Attempt) -> None:
+    def __init__(
+        self, candidates: Sequence[Candidate], template: Attempt, framers: Sequence[Framer]
+    ) -> None:
         self._candidates = candidates
         self._template = template
+        self._framers = framers
         self._race = Race(len(candidates))
         self._greenlets: dict[int, Any] = {}
         self._events: list[tuple[int, Established | BaseException]] = []
@@ -163,7 +215,7 @@ class _Runners:
     def _attempt(self, index: int) -> None:
         try:
             result: Established | BaseException = attempt_one(
-                self._candidates[index], self._template
+                self._candidates[index], self._template, self._framers
             )
         except Exception as error:
             result = error

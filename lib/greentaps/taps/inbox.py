@@ -2,6 +2,9 @@
 
 Pieces of Messages go in at one end, in order; whole Messages, or as much of one as is wanted, come
 out at the other.  No operation costs more as the inbox grows.
+
+It is bounded by its size, and what a peer can fill it with need not be data: a million empty
+Messages are a million objects.  So each piece counts for more than its bytes.
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ from collections import deque
 from math import inf
 from typing import Any
 
-__all__ = ["Inbox"]
+__all__ = ["PIECE_COST", "Inbox"]
+
+# What a piece takes beside its data, in bytes: a tuple, the head of a bytes object, their places.
+PIECE_COST = 128
 
 Piece = tuple[bytes, Any, bool]  # data, context, end of message
 
 
 class Inbox:
-    """`size` is how many bytes are held."""
+    """`size` is how much is held, in bytes: the data, and `PIECE_COST` for each piece."""
 
     __slots__ = ("_head_ended", "_head_size", "_pieces", "size")
 
@@ -32,7 +38,7 @@ class Inbox:
     def put(self, data: bytes, context: Any, end_of_message: bool) -> None:
         """Add the next piece."""
         self._pieces.append((data, context, end_of_message))
-        self.size += len(data)
+        self.size += len(data) + PIECE_COST
         if not self._head_ended:
             self._head_size += len(data)
             self._head_ended = end_of_message
@@ -45,7 +51,7 @@ class Inbox:
         else:
             self._head_size += len(data)
         self._pieces.appendleft((data, context, end_of_message))
-        self.size += len(data)
+        self.size += len(data) + PIECE_COST
 
     def take(self, minimum: float = inf, maximum: float = inf) -> Piece | None:
         """The first Message, or what there is of it.
@@ -63,9 +69,9 @@ class Inbox:
             wanted = int(maximum)
             ended = False
         data, context, end = pieces.popleft()
+        self.size -= wanted + PIECE_COST
         if len(data) != wanted or end is not ended:
             data = self._gather(data, context, end, wanted, ended)
-        self.size -= wanted
         self._head_size -= wanted
         if ended:
             self._next_head()
@@ -78,6 +84,7 @@ class Inbox:
         while True:
             if len(data) > wanted or (len(data) == wanted and end and not ended):
                 pieces.appendleft((data[wanted:], context, end))
+                self.size += PIECE_COST
                 parts.append(data[:wanted])
                 break
             parts.append(data)
@@ -85,6 +92,7 @@ class Inbox:
             if end or (not wanted and not ended):
                 break
             data, context, end = pieces.popleft()
+            self.size -= PIECE_COST
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _next_head(self) -> None:

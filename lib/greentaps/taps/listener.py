@@ -1,75 +1,88 @@
 """The Listener: incoming Connections (RFC 9622 section 7.2).
 
-A transport that is accepted becomes a Connection when its stack is ready, so after the handshake.
-What waits is bounded: when too many Connections wait for the application, or too many handshakes
-are under way, further ones stay in the kernel's backlog.
+A transport that is accepted becomes a Connection when its stack and its framers are ready, so after
+the handshake.  What waits is bounded: when too many Connections wait for the application, or too
+many handshakes are under way, further ones stay in the kernel's backlog.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from math import inf
 from typing import Any
 
-from ..errors import EstablishmentError, Reason
-from ..framers import Framer
+from ..errors import EstablishmentError, Reason, TransportError
 from ..hub import Parked, get_runner, now, switchpoint
-from ..plugins import Attempt, Stack
+from ..plugins import Attempt, Stack, stack_name
 from .candidates import Candidate
 from .connection import Connection
 from .endpoint import LocalEndpoint, endpoint_of
 from .establishing import Established, Readying
-from .properties import TransportProperties
+from .events import Events, ListenerHandlers
+from .properties import INFINITE
+from .setup import Setup
 
 __all__ = ["Listener"]
 
 MAX_WAITING = 128  # Connections that the application has not accepted
 MAX_HANDSHAKES = 1024  # connections whose stack is not ready
+FRAMERS_TIMEOUT = 30.0  # seconds that the framers of a new connection may take to be ready
 
 _log = logging.getLogger("greentaps.listener")
 
 
-class Listener:
-    """Made by `Preconnection.listen`.  Iterate over it, or call `accept`.
+class Listener(ListenerHandlers):
+    """Made by `Preconnection.listen`.  Iterate over it, call `accept`, or set a handler with
+    `on_connection_received`.
 
     A context manager: leaving it stops it.
     """
 
-    def __init__(
-        self, attempt: Attempt, framers: Sequence[Framer], properties: TransportProperties
-    ) -> None:
+    def __init__(self, setup: Setup, attempt: Attempt) -> None:
+        self._setup = setup
         self._attempt = attempt
-        self._framers = tuple(framers)
-        self._properties = properties
         self._runner = get_runner()
+        self._events = None
+        if setup.events is not None:
+            self._events = Events()
+            self._events.inherit(setup.events)
         self._sources: list[Any] = []
         self._waiting: deque[Connection] = deque()
         self._acceptors: deque[Parked[Connection]] = deque()
-        self._handshakes: set[Any] = set()
+        self._handshakes: dict[Any, Any] = {}  # transport -> the timer of its framers
+        self._left: float = inf  # how many more Connections may be delivered
         self._paused = False
         self._stopped = False
 
-    def open(self, stack: Stack, local: Any) -> None:
-        """For `Preconnection.listen`: listen at the socket address *local* with *stack*.
-        A switchpoint.  Raises TransportError."""
+    def open(self, stack: Stack, local: Any) -> Any:
+        """For `Preconnection.listen`: listen at the socket address *local* with *stack*; returns
+        the address that it has become.  A switchpoint.  Raises TransportError."""
         bottom = stack[-1]
         attempt = Attempt(
             local=local,
-            properties=self._attempt.properties,
+            options=self._attempt.options,
             security=self._attempt.security,
             deadline=self._attempt.deadline,
+            admit=self._attempt.admit,
         )
 
         def deliver(transport: Any) -> None:
             self._arrived(stack, transport)
 
-        self._sources.append(bottom.listen(attempt, deliver))
+        source = bottom.listen(attempt, deliver)
+        self._sources.append(source)
+        return source.address
 
     # -- From below, in callbacks --
 
     def _arrived(self, stack: Stack, transport: Any) -> None:
         begun = now()
+        admit = self._attempt.admit
+        if admit is not None and not admit(transport.get_extra_info("peername")):
+            transport.abort()
+            return
         try:
             for plugin in reversed(stack[:-1]):
                 transport = plugin.accept(self._attempt, transport)
@@ -79,30 +92,71 @@ class Listener:
             return
 
         def done(error: BaseException | None) -> None:
-            self._handshakes.discard(transport)
+            timer = self._handshakes.pop(transport, None)
+            if timer is not None:
+                timer.close()
             if error is not None:
                 peer = transport.get_extra_info("peername")
                 _log.info("a connection from %s was not established: %s", peer, error)
+                transport.abort()
             elif self._stopped:
                 transport.abort()
             else:
-                phases = (("/".join(plugin.name for plugin in stack), now() - begun),)
-                self._ready(stack, transport, phases)
+                candidate = Candidate(stack, transport.get_extra_info("peername"))
+                phases = ((stack_name(stack), now() - begun),)
+                self._ready(Established(candidate, transport, phases, readying.framers))
             self._regulate()
 
-        self._handshakes.add(transport)
-        transport.start(Readying(transport, done))
+        readying = Readying(transport, done, self._setup.framers)
+        timer = None
+        if self._setup.framers:
+            timer = self._runner.call_later(FRAMERS_TIMEOUT, self._too_slow, transport)
+        self._handshakes[transport] = timer
+        transport.start(readying)
         self._regulate()
 
-    def _ready(self, stack: Stack, transport: Any, phases: Any) -> None:
-        candidate = Candidate(stack, transport.get_extra_info("peername"))
-        connection = Connection(
-            Established(candidate, transport, phases), self._framers, self._properties
-        )
-        while self._acceptors:
-            if self._acceptors.popleft().finish(connection):
-                return
+    def _too_slow(self, transport: Any) -> None:
+        if transport in self._handshakes:
+            transport.abort(TransportError("the framers of the connection took too long"))
+
+    def _ready(self, established: Established) -> None:
+        connection = Connection(self._setup)
+        try:
+            connection.adopt(established)
+        except EstablishmentError:
+            established.transport.abort()
+            return
         self._waiting.append(connection)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give Connections that wait to whoever wants them, as the limit allows."""
+        waiting = self._waiting
+        while waiting and self._left > 0:
+            if self._wants("connection_received"):
+                self._left -= 1
+                connection = waiting.popleft()
+                self._tell("connection_received", connection)
+                continue
+            while self._acceptors and self._acceptors[0].done:
+                self._acceptors.popleft()
+            if not self._acceptors:
+                return
+            if self._acceptors.popleft().finish(waiting[0]):
+                self._left -= 1
+                waiting.popleft()
+
+    def _wants(self, event: str) -> bool:
+        return self._events is not None and event in self._events.handlers
+
+    def _tell(self, event: str, subject: Any) -> None:
+        assert self._events is not None
+        self._events.call(self._events.handlers[event], subject)
+
+    def on_connection_received(self, handler: Any) -> None:
+        super().on_connection_received(handler)
+        self._hand_out()
+        self._regulate()
 
     def _regulate(self) -> None:
         """Stop or resume accepting, by what is waiting."""
@@ -110,7 +164,10 @@ class Listener:
         if full is not self._paused:
             self._paused = full
             for source in self._sources:
-                source.pause() if full else source.resume()
+                if full:
+                    source.pause()
+                else:
+                    source.resume()
 
     # -- For the application --
 
@@ -121,7 +178,8 @@ class Listener:
         *timeout* is in seconds.  Raises Timeout, upon which nothing is lost, and
         EstablishmentError (reason Closed) when the Listener has been stopped.
         """
-        if self._waiting:
+        if self._waiting and self._left > 0 and not self._acceptors:
+            self._left -= 1
             connection = self._waiting.popleft()
             self._regulate()
             return connection
@@ -130,13 +188,17 @@ class Listener:
         parked: Parked[Connection] = Parked(self._runner)
         self._acceptors.append(parked)
         try:
-            return parked.wait(timeout)
+            connection = parked.wait(timeout)
         except BaseException:
             if parked.result is not None:
+                self._left += 1
                 self._waiting.appendleft(parked.result)
+                self._hand_out()
             elif parked in self._acceptors:
                 self._acceptors.remove(parked)
             raise
+        self._regulate()
+        return connection
 
     def __iter__(self) -> Iterator[Connection]:
         """Connections, until the Listener is stopped.  Each step is a switchpoint."""
@@ -149,10 +211,24 @@ class Listener:
                 raise
             yield connection
 
+    def set_new_connection_limit(self, value: Any) -> None:
+        """Deliver *value* more Connections (an int from 0 on, or INFINITE), and hold back the
+        rest until this is called again (RFC 9622 section 7.2).  Each delivery counts it down."""
+        if value is INFINITE or value == inf:
+            self._left = inf
+        elif isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"a limit is an int or INFINITE, not {value!r}")
+        elif value < 0:
+            raise ValueError(f"a limit must not be negative: {value!r}")
+        else:
+            self._left = value
+        self._hand_out()
+        self._regulate()
+
     def stop(self) -> None:
         """Stop listening (the Stopped event).
 
-        Connections that were accepted live on; those that were not are aborted, and greenlets
+        Connections that were delivered live on; those that were not are aborted, and greenlets
         in `accept` are woken.  May be repeated.  Not a switchpoint.
         """
         if self._stopped:
@@ -166,12 +242,18 @@ class Listener:
             self._waiting.popleft().abort()
         while self._acceptors:
             self._acceptors.popleft().fail(_stopped())
+        self._emit("stopped")
 
     def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has been stopped."""
+        return self._stopped
 
     @property
     def local_endpoints(self) -> list[LocalEndpoint]:
@@ -185,3 +267,4 @@ class Listener:
 
 def _stopped() -> EstablishmentError:
     return EstablishmentError("the Listener has been stopped", Reason.CLOSED)
+

@@ -10,74 +10,106 @@ from collections.abc import Callable
 from typing import Any
 
 from .endpoint import LocalEndpoint, RemoteEndpoint
+from .properties import check_message_property, find_property
 
 __all__ = ["Message", "MessageContext"]
+
+Ends = Callable[[], tuple[Any, Any]]
 
 
 class MessageContext:
     """What goes with a Message and is not its data (RFC 9622 section 9.1.1).
 
-    Framers keep their metadata here: ``context.add(framer, "type", 7)``.
+    ``add("msgPriority", 5)`` sets a Message Property, ``add(framer, "type", 7)`` a framer's own
+    metadatum; framers have a namespace each.  A send takes what is set at that moment; later
+    changes count for later Messages, and the same context may serve several of them.
     """
 
     __slots__ = ("_ends", "_values")
 
     def __init__(self) -> None:
         self._values: dict[Any, Any] = {}
-        self._ends: Callable[[], tuple[Any, Any]] | None = None
+        self._ends: Ends | None = None
 
     def add(self, *args: Any) -> MessageContext:
-        """``add("final", True)`` sets a Message Property, ``add(framer, key, value)`` a framer's
-        own metadatum.  Returns this object.  Raises KeyError for unknown properties."""
+        """``add(property, value)`` or ``add(framer, key, value)``.  Returns this object.
+
+        Raises PropertyError for unknown Message Properties, wrong values, and read-only ones.
+        """
         if len(args) == 3:
             framer, key, value = args
             self._values[framer, key] = value
-            return self
-        name, value = args
-        if name != "final":
-            raise KeyError(f"no Message Property is called {name!r}; there is final")
-        if not isinstance(value, bool):
-            raise TypeError(f"final is a bool, not {value!r}")
-        self._values["final"] = value
+        else:
+            name, value = args
+            name, value = check_message_property(name, value)
+            self._values[name] = value
         return self
 
     def get(self, *args: Any, default: Any = None) -> Any:
-        """``get("final")``, or ``get(framer, key)``; *default* if it was not set."""
-        key = args[0] if len(args) == 1 else args
-        return self._values.get(key, default)
+        """``get(property)`` or ``get(framer, key)``: what was set, or came with the Message; else
+        *default*.  Raises PropertyError for unknown properties."""
+        if len(args) == 2:
+            return self._values.get(args, default)
+        return self._values.get(find_property(args[0]).name, default)
+
+    def has(self, name: str) -> bool:
+        """Whether the property called *name*, in the RFC's spelling, was set here."""
+        return name in self._values
+
+    def settings(self) -> dict[str, Any]:
+        """The properties that were set here, by name."""
+        return {name: value for name, value in self._values.items() if isinstance(name, str)}
+
+    def note(self, name: str, value: Any) -> MessageContext:
+        """For the library: the value of a read-only property of a received Message."""
+        self._values[name] = value
+        return self
+
+    def inheriting(self, below: MessageContext) -> MessageContext:
+        """For framers: begin with all that *below* has."""
+        self._values.update(below._values)
+        self._ends = below._ends
+        return self
 
     def get_remote_endpoint(self) -> RemoteEndpoint | None:
-        """Where the Message comes from, or goes to."""
+        """Where the Message comes from, or goes to; None before that is known."""
         return self._ends()[1] if self._ends else None
 
     def get_local_endpoint(self) -> LocalEndpoint | None:
-        """Our end of the Connection that the Message belongs to."""
+        """Our end of the Connection that the Message belongs to; None before that is known."""
         return self._ends()[0] if self._ends else None
 
-    def belongs_to(self, ends: Callable[[], tuple[Any, Any]]) -> MessageContext:
+    def belongs_to(self, ends: Ends) -> MessageContext:
         """For the Connection: *ends* gives the Local and the Remote Endpoint."""
         self._ends = ends
         return self
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={value!r}" for name, value in self._values.items())
+        return f"MessageContext({inside})"
 
 
 class Message:
     """What `Connection.receive` returns: a Message, or a piece of one.
 
     `data` is bytes.  `end_of_message` tells a whole Message, or the last piece of one, from a
-    piece that more will follow.
+    piece that more will follow.  `partial` is true for each piece of a Message that comes in
+    several.
     """
 
-    __slots__ = ("_context", "_ends", "data", "end_of_message")
+    __slots__ = ("_context", "_ends", "data", "end_of_message", "partial")
 
     def __init__(
         self,
         data: bytes,
         end_of_message: bool,
         context: MessageContext | None,
-        ends: Callable[[], tuple[Any, Any]] | None = None,
+        ends: Ends | None = None,
+        partial: bool = False,
     ) -> None:
         self.data = data
         self.end_of_message = end_of_message
+        self.partial = partial
         self._context = context
         self._ends = ends
 
@@ -91,11 +123,24 @@ class Message:
             self._ends = None
         return self._context
 
+    @property
+    def final(self) -> bool:
+        """Whether the peer has marked this as its last Message (RFC 9622 section 9.3.3.3)."""
+        return bool(self._context is not None and self._context.has("_greentaps.finalMessage"))
+
+    @property
+    def length(self) -> int:
+        """How many bytes there are."""
+        return len(self.data)
+
     def __bytes__(self) -> bytes:
         return self.data
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __bool__(self) -> bool:
+        return True  # an empty Message is one
 
     def __repr__(self) -> str:
         shown = repr(self.data) if len(self.data) <= 32 else f"<{len(self.data)} bytes>"

@@ -6,34 +6,37 @@ changed afterwards, here or in an object that was handed in, reaches what the ac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ..errors import EstablishmentError, Reason, Timeout, TransportError
 from ..framers import Framer
-from ..hub import Deadline, now, switchpoint
-from ..plugins import Attempt, Stack, stacks
-from .candidates import choose_stacks, gather
-from .connection import Connection
+from ..hub import Deadline, switchpoint, wait_until_idle
+from ..plugins import Stack
+from .connection import Connection, SentHandler
 from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
-from .establishing import establish
+from .events import ConnectionHandlers, Events, ListenerHandlers
 from .listener import Listener
+from .message import MessageContext
 from .naming import resolve_local, resolve_remote
-from .properties import REQUIRE, PREFER, TransportProperties
+from .properties import Role, TransportProperties
 from .security import SecurityParameters
+from .setup import Setup
 
 __all__ = ["Preconnection"]
 
 E = TypeVar("E", bound=Endpoint)
 
 
-class Preconnection:
+class Preconnection(ConnectionHandlers, ListenerHandlers):
     """``NewPreconnection`` of RFC 9622 section 6.
 
     *local_endpoint* and *remote_endpoint* are one Endpoint or several; *transport_properties* are
     the defaults if left out.  Without *security_parameters* the library adds no security;
-    ``SecurityParameters()`` adds TLS with verification.  Nothing is sent or opened.
+    ``SecurityParameters()`` adds TLS with verification, and so does ``security_needed=True``
+    alone.  Nothing is sent or opened.
+
+    Handlers that are set here are those of every Connection and Listener made afterwards.
 
     Raises TypeError for arguments of another type.
     """
@@ -44,6 +47,9 @@ class Preconnection:
         remote_endpoint: RemoteEndpoint | Iterable[RemoteEndpoint] | None = None,
         transport_properties: TransportProperties | None = None,
         security_parameters: SecurityParameters | None = None,
+        *,
+        security_needed: bool = False,
+        unfulfilled_handler: Callable[[], Any] | None = None,
     ) -> None:
         self.local_endpoints = _endpoints(local_endpoint, LocalEndpoint)
         self.remote_endpoints = _endpoints(remote_endpoint, RemoteEndpoint)
@@ -51,6 +57,8 @@ class Preconnection:
             transport_properties = TransportProperties()
         if not isinstance(transport_properties, TransportProperties):
             raise TypeError(f"not TransportProperties: {transport_properties!r}")
+        if security_parameters is None and security_needed:
+            security_parameters = SecurityParameters()
         if security_parameters is not None and not isinstance(
             security_parameters, SecurityParameters
         ):
@@ -58,6 +66,9 @@ class Preconnection:
         self.transport_properties = transport_properties
         self.security_parameters = security_parameters
         self._framers: list[Framer] = []
+        self._events: Events | None = None
+        if unfulfilled_handler is not None:
+            self.on_establishment_error(lambda _made, _error: unfulfilled_handler())
 
     def add_framer(self, framer: Framer) -> Preconnection:
         """Put *framer* on top of the stack of every Connection made from now on (RFC 9622 section
@@ -67,85 +78,117 @@ class Preconnection:
         self._framers.append(framer)
         return self
 
-    @switchpoint
-    def initiate(self, timeout: float | None = None) -> Connection:
-        """Establish a Connection to the Remote Endpoint and return it when it is ready (RFC 9622
-        section 7.1).
+    def add_remote(
+        self, remote_endpoint: RemoteEndpoint | Iterable[RemoteEndpoint]
+    ) -> Preconnection:
+        """Add Remote Endpoints (RFC 9622 section 7.3); those that are known already are ignored.
+        Returns this object."""
+        for endpoint in _endpoints(remote_endpoint, RemoteEndpoint):
+            if endpoint not in self.remote_endpoints:
+                self.remote_endpoints.append(endpoint)
+        return self
 
-        *timeout* (seconds) covers name resolution, every attempt, and the handshakes.  Raises
-        EstablishmentError, which tells what was tried and why each attempt failed.
+    @switchpoint
+    def initiate(self, timeout: float | None = None, *, wait: bool = True) -> Connection:
+        """Establish a Connection to the Remote Endpoint (RFC 9622 section 7.1).
+
+        Returns it when it is ready; with ``wait=False`` at once, in the state Establishing, and
+        Ready or EstablishmentError tells of the outcome.  *timeout* (seconds) covers name
+        resolution, every attempt, and the handshakes.
+
+        Raises EstablishmentError, which tells what was tried and why each attempt failed; without
+        waiting only for what can be seen before anything is opened.
         """
         deadline = Deadline(timeout)
-        framers, properties, security = self._snapshot()
-        template = _template(properties, security, deadline)
-        chosen = _choose(properties, security)
-        _check(chosen, template, server_side=False)
-        if not self.remote_endpoints:
-            raise EstablishmentError(
-                "Initiate needs a Remote Endpoint", Reason.INVALID_CONFIGURATION
-            )
-        begun = now()
-        remotes = resolve_remote([end.copy() for end in self.remote_endpoints], deadline)
-        locals_ = resolve_local(
-            [end.copy() for end in self.local_endpoints], deadline, passive=False
-        )
-        candidates = gather(chosen, remotes, locals_)
-        if not candidates:
-            raise EstablishmentError(
-                "the Local and the Remote Endpoints have no address family in common",
-                Reason.INVALID_CONFIGURATION,
-            )
-        resolved = now() - begun
-        established = establish(candidates, template)
-        phases = (("resolution", resolved), *established.phases)
-        try:
-            return Connection(replace(established, phases=phases), framers, properties)
-        except BaseException as error:
-            established.transport.abort()
-            if isinstance(error, TransportError):
-                raise EstablishmentError(
-                    "the connection was lost at once",
-                    Reason.ESTABLISHMENT_FAILED,
-                    [(established.candidate, error)],
-                ) from error
-            raise
+        connection = Connection(self._setup(Role.INITIATE))
+        if wait:
+            connection.establish(deadline)
+        else:
+            connection.establish_soon(deadline)
+        return connection
+
+    @switchpoint
+    def initiate_with_send(
+        self,
+        data: bytes | bytearray | memoryview,
+        context: MessageContext | None = None,
+        timeout: float | None = None,
+        *,
+        wait: bool = True,
+        sent_handler: SentHandler | None = None,
+    ) -> Connection:
+        """`initiate`, with a first Message (RFC 9622 section 9.2.5).
+
+        *context* should have ``safelyReplayable`` where it is true, so that the Message can
+        travel with the handshake if the stack has a way to; else it follows at once.  Returns when
+        the Connection is ready and the Message sent; with ``wait=False`` at once.  If the
+        establishment fails, EstablishmentError is all that is told.
+
+        Raises what `initiate` and `Connection.send` raise.
+        """
+        deadline = Deadline(timeout)
+        connection = Connection(self._setup(Role.INITIATE))
+        connection.send_first(data, context, sent_handler, wait=wait)
+        if wait:
+            connection.establish(deadline)
+            connection.wait_first(deadline)
+        else:
+            connection.establish_soon(deadline)
+        return connection
 
     @switchpoint
     def listen(self, timeout: float | None = None) -> Listener:
         """Listen on the Local Endpoint and return the Listener (RFC 9622 section 7.2).
 
         A Local Endpoint without an address means every address of this machine, one without a
-        port a port of the system's choice.  *timeout* (seconds) is for the resolution of names.
-        Raises EstablishmentError.
+        port a port of the system's choice.  Remote Endpoints, if there are any, are the only
+        peers that are let in.  *timeout* (seconds) is for the resolution of names.  Raises
+        EstablishmentError, after the event of the same name.
         """
-        deadline = Deadline(timeout)
-        framers, properties, security = self._snapshot()
-        template = _template(properties, security, Deadline(None))
-        chosen = _choose(properties, security)[:1]
-        _check(chosen, template, server_side=True)
-        if not self.local_endpoints:
-            raise EstablishmentError("Listen needs a Local Endpoint", Reason.INVALID_CONFIGURATION)
-        locals_ = resolve_local(
-            [end.copy() for end in self.local_endpoints], deadline, passive=True
-        )
-        listener = Listener(template, framers, properties)
         try:
-            for stack in chosen:
-                for local in locals_:
-                    _open(listener, stack, local)
+            return self._listen(Deadline(timeout))
+        except EstablishmentError as error:
+            self._emit("establishment_error", error)
+            raise
+
+    def _listen(self, deadline: Deadline) -> Listener:
+        setup = self._setup(Role.LISTEN)
+        chosen = setup.choose(server_side=True)
+        if not setup.local_endpoints:
+            raise EstablishmentError("Listen needs a Local Endpoint", Reason.INVALID_CONFIGURATION)
+        locals_ = resolve_local(setup.local_endpoints, deadline, passive=True)
+        listener = Listener(
+            setup, setup.attempt(Deadline(None), admit=_filter(setup.remote_endpoints, deadline))
+        )
+        try:
+            for local in locals_:
+                address = local
+                for stack in chosen:
+                    # One port for all protocols, also where the system has chosen it.
+                    address = (address[0], _open(listener, stack, address)[1], *address[2:])
         except BaseException:
             listener.stop()
             raise
         return listener
 
-    def _snapshot(
-        self,
-    ) -> tuple[tuple[Framer, ...], TransportProperties, SecurityParameters | None]:
+    @switchpoint
+    def start(self) -> None:
+        """Run until nothing is left to do: no Connection, no Listener and no greenlet.
+
+        For programs that consist of handlers only, as the last call of the main greenlet.
+        """
+        wait_until_idle()
+
+    def _setup(self, role: Role) -> Setup:
         security = self.security_parameters
-        return (
-            tuple(self._framers),
-            self.transport_properties.copy(),
-            None if security is None or security.is_disabled else security.copy(),
+        return Setup(
+            role=role,
+            local_endpoints=tuple(endpoint.copy() for endpoint in self.local_endpoints),
+            remote_endpoints=tuple(endpoint.copy() for endpoint in self.remote_endpoints),
+            properties=self.transport_properties.for_role(role),
+            security=None if security is None or security.is_disabled else security.copy(),
+            framers=tuple(self._framers),
+            events=self._events,
         )
 
     def __repr__(self) -> str:
@@ -159,42 +202,32 @@ class Preconnection:
 def _endpoints(given: Any, kind: type[E]) -> list[E]:
     if given is None:
         return []
-    found = [given] if isinstance(given, Endpoint) else list(given)
+    found: list[E] = [given] if isinstance(given, Endpoint) else list(given)  # type: ignore[list-item]
     for endpoint in found:
         if not isinstance(endpoint, kind):
             raise TypeError(f"a {kind.__name__} is needed, not {endpoint!r}")
     return found
 
 
-def _choose(
-    properties: TransportProperties, security: SecurityParameters | None
-) -> list[Stack]:
-    return choose_stacks(properties, stacks(), secured=security is not None)
+def _filter(
+    remotes: tuple[RemoteEndpoint, ...], deadline: Deadline
+) -> Callable[[Any], bool] | None:
+    """What says whether a peer's socket address is one of *remotes*; None if all are welcome."""
+    if not remotes:
+        return None
+    named = [end.copy().with_port(end.port or 0) for end in remotes]
+    names = resolve_remote(named, deadline)
+    allowed = {(name[0], name[1]) for name, _ in names}
+
+    def admit(peer: Any) -> bool:
+        return bool(peer) and ((peer[0], 0) in allowed or (peer[0], peer[1]) in allowed)
+
+    return admit
 
 
-def _template(
-    properties: TransportProperties, security: SecurityParameters | None, deadline: Deadline
-) -> Attempt:
-    # An option of the stack is switched on for whoever wants it.
-    wanted = {name: level in (REQUIRE, PREFER) for name, level in properties}
-    return Attempt(properties=wanted, security=security, deadline=deadline)
-
-
-def _check(chosen: Sequence[Stack], template: Attempt, *, server_side: bool) -> None:
-    """Fail before anything is opened if a stack can never work as configured."""
-    for stack in chosen:
-        for plugin in stack:
-            try:
-                plugin.check(template, server_side=server_side)
-            except (ValueError, OSError) as error:
-                raise EstablishmentError(
-                    str(error), Reason.INVALID_CONFIGURATION, [(plugin.name, error)]
-                ) from error
-
-
-def _open(listener: Listener, stack: Stack, local: Any) -> None:
+def _open(listener: Listener, stack: Stack, local: Any) -> Any:
     try:
-        listener.open(stack, local)
+        return listener.open(stack, local)
     except (TransportError, Timeout) as error:
         raise EstablishmentError(
             "cannot listen", Reason.ESTABLISHMENT_FAILED, [(local, error)]

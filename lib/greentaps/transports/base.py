@@ -147,6 +147,11 @@ class BaseTransport:
         """
         raise NotImplementedError
 
+    def close_after_delivery(self) -> None:
+        """Let a `close` also wait until the peer's system has acknowledged all data, where the
+        protocol below can tell (TCP on Linux); elsewhere it changes nothing.  To be called before
+        it.  A connection that breaks meanwhile is lost with its error, and not with None."""
+
     def abort(self, error: BaseException | None = None) -> None:
         """Close the transport immediately and drop what was not sent.
 

@@ -38,7 +38,7 @@ _UVError = pyuv.error.UVError
 
 
 class DatagramTransport(BaseTransport):
-    """A datagram transport (seed 004).
+    """A datagram transport.
 
     *handle* is a bound or opened pyuv.UDP, which belongs to the transport from then on.  *mode*
     is ``"r"``, ``"w"`` or ``"rw"``.  The protocol gets ``datagram_received(data, addr)`` and
@@ -232,11 +232,13 @@ class DatagramTransport(BaseTransport):
             self._refuse()
         self._gate(self._writable, "writable")
         if addr is None:
+            if self._remote is None:
+                self._remote = self._peer = self._find_remote()
+                if self._remote is None:
+                    raise ValueError("addr is needed: the socket has no default remote address")
             addr = self._remote
-            if addr is None:
-                raise ValueError("addr is needed: the socket has no default remote address")
-        elif self._remote is not None and addr[:2] != self._remote[:2]:
-            raise ValueError(f"the socket sends only to its remote address {self._remote!r}")
+        elif self._remote is not None and addr != self._remote:
+            _check_same(addr, self._remote)
         if self._duplicate is not None:
             self._send_connected(bytes(data))
             return
@@ -246,7 +248,7 @@ class DatagramTransport(BaseTransport):
                 return
             except _UVError as error:
                 number = error.args[0]
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise _bad_address(addr, error) from error
             if number == _EISCONN:
                 self._remote = self._remote or self._find_remote()
@@ -271,7 +273,7 @@ class DatagramTransport(BaseTransport):
         except _UVError as error:
             self._error_received(error.args[0], "send", addr)
             return
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise _bad_address(addr, error) from error
         self._runner.kick()
         self._count(size)
@@ -360,11 +362,27 @@ class DatagramTransport(BaseTransport):
         return None if self._handle.closed else self._remote
 
 
+def _check_same(addr: Any, remote: Any) -> None:
+    """Raise ValueError unless both are one address, maybe spelled in two ways."""
+    try:
+        same = _host(addr) == _host(remote) and addr[1] == remote[1]
+    except (ValueError, TypeError, LookupError) as error:
+        raise _bad_address(addr, error) from error
+    if not same:
+        raise ValueError(f"the socket sends only to its remote address {remote!r}")
+
+
 def _bad_address(addr: Any, cause: Exception) -> Exception:
     if not isinstance(addr, tuple) or len(addr) < 2:
         return TypeError(f"addr must be an (address, port) tuple, not {addr!r}")
     try:
-        ip_address(str(addr[0]).partition("%")[0])
+        _host(addr)
     except ValueError:
         return ValueError(f"addr must have a numeric address, not a host name: {addr!r}")
-    return type(cause)(f"addr is not valid: {addr!r}: {cause}")
+    kind = TypeError if isinstance(cause, TypeError) else ValueError
+    return kind(f"addr is not valid: {addr!r}: {cause}")
+
+
+def _host(addr: tuple[Any, ...]) -> Any:
+    """The numeric address of *addr*, without a zone; ValueError if it is a name."""
+    return ip_address(str(addr[0]).partition("%")[0])

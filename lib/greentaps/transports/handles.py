@@ -159,6 +159,7 @@ def connect_tcp(
         if handle is not None:
             runner.discard(handle)
         if isinstance(error, Timeout):
+            deadline.end()
             raise TransportError.from_errno(errno.ETIMEDOUT, action, address) from None
         if isinstance(error, _UVError):
             raise TransportError.from_errno(error.args[0], action, address) from error
@@ -182,7 +183,9 @@ def connect_pipe(path: str | bytes, deadline: Deadline, *, ipc: bool = False) ->
                 sleep(_PIPE_RETRY_SECONDS)
             except OSError as error:
                 raise _from_oserror(error, "connect", path) from error
-        return _open_pipe(connecting.detach(), ipc)
+        handle = _open_pipe(connecting.fileno(), ipc)
+        connecting.detach()
+        return handle
 
 
 def _unix_socket(path: str) -> socket.socket:
@@ -194,7 +197,11 @@ def _unix_socket(path: str) -> socket.socket:
 
 
 def _open_pipe(descriptor: int, ipc: bool) -> Any:
-    handle = pyuv.Pipe(get_runner().loop, ipc)
+    return _opened(pyuv.Pipe(get_runner().loop, ipc), descriptor)
+
+
+def _opened(handle: Any, descriptor: int) -> Any:
+    """*handle*, to which *descriptor* belongs now; it remains the caller's if this fails."""
     try:
         handle.open(descriptor)
     except _UVError as error:
@@ -226,7 +233,10 @@ def from_descriptor(descriptor: int, mode: str, *, ipc: bool = False) -> tuple[A
     if os.isatty(descriptor):
         if mode not in ("r", "w"):
             raise ValueError("a terminal is opened with mode 'r' or 'w'")
-        return _call_uv("open", lambda: pyuv.TTY(loop, descriptor, mode == "r")), mode
+        try:
+            return pyuv.TTY(loop, descriptor, mode == "r"), mode
+        except _UVError as error:
+            raise TransportError.from_errno(error.args[0], "open") from error
     if not (stat.S_ISSOCK(kind) or stat.S_ISFIFO(kind)):
         raise ValueError(f"file descriptor {descriptor} is neither a socket, a pipe nor a terminal")
     forbidden = {os.O_RDONLY: "w", os.O_WRONLY: "r"}.get(access, "")
@@ -234,9 +244,7 @@ def from_descriptor(descriptor: int, mode: str, *, ipc: bool = False) -> tuple[A
     if not usable:
         raise ValueError(f"file descriptor {descriptor} is not open for mode {mode!r}")
     if stat.S_ISSOCK(kind) and _is_tcp(descriptor):
-        handle = pyuv.TCP(loop)
-        _call_uv("open", lambda: handle.open(descriptor))
-        return handle, usable
+        return _opened(pyuv.TCP(loop), descriptor), usable
     os.set_blocking(descriptor, False)
     return _open_pipe(descriptor, ipc), usable
 
@@ -247,13 +255,6 @@ def _is_tcp(descriptor: int) -> bool:
         if probe.type != socket.SOCK_STREAM:
             raise ValueError(f"file descriptor {descriptor} is not a stream socket")
         return probe.family in (socket.AF_INET, socket.AF_INET6)
-
-
-def _call_uv(action: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except _UVError as error:
-        raise TransportError.from_errno(error.args[0], action) from error
 
 
 # -- Listening --
@@ -279,8 +280,7 @@ def listen_tcp(local: tuple[Any, ...]) -> Any:
             bound.bind(local)
         except OSError as error:
             raise _from_oserror(error, "bind", local) from error
-        handle = pyuv.TCP(get_runner().loop)
-        _call_uv("open", lambda: handle.open(bound.fileno()))
+        handle = _opened(pyuv.TCP(get_runner().loop), bound.fileno())
         bound.detach()
         return handle
 
@@ -296,7 +296,9 @@ def listen_pipe(path: str | bytes) -> tuple[Any, Callable[[], None]]:
             raise _from_oserror(error, "bind", path) from error
         remove = _remover(path)
         # Not for IPC itself: since libuv 1.35 such a pipe cannot listen.  What it accepts can be.
-        return _open_pipe(bound.detach(), False), remove
+        handle = _open_pipe(bound.fileno(), False)
+        bound.detach()
+        return handle, remove
 
 
 def _remover(path: str) -> Callable[[], None]:

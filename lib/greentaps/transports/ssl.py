@@ -60,7 +60,7 @@ _DO_CLOSE = object()
 
 
 class SslTransport(StreamTransport):
-    """A stream transport secured by TLS (seed 004).
+    """A stream transport secured by TLS.
 
     *handle* is a connected pyuv.Stream, or a stream transport that was not started; it belongs
     to this transport from then on.  *context* is an ssl.SSLContext or an OpenSSL.SSL.Context.
@@ -82,6 +82,7 @@ class SslTransport(StreamTransport):
         "_backlog",
         "_backlog_size",
         "_close_on_unwrap",
+        "_closes_on_unwrap",
         "_context",
         "_engine",
         "_got_eof",
@@ -95,6 +96,8 @@ class SslTransport(StreamTransport):
         "_only_goodbye",
         "_peer_said_close",
         "_phase",
+        "_ready",
+        "_rest",
         "_sent_eof",
         "_server_side",
     )
@@ -129,12 +132,15 @@ class SslTransport(StreamTransport):
         lower = handle
         if not isinstance(lower, StreamTransport):
             lower = Transport(handle, server_hostname)
+        elif lower._state is not NEW:
+            raise ValueError("the transport below must be new: it is started by this one")
         super().__init__(lower._runner)
-        self._lower = lower
+        self._lower: StreamTransport = lower
         self._context = context
         self._server_side = server_side
         self._hostname = server_hostname
         self._handshake_now = do_handshake_on_connect
+        self._closes_on_unwrap = close_on_unwrap  # of each session; an `unwrap` suspends it
         self._close_on_unwrap = close_on_unwrap
         self._handshake_timeout = handshake_timeout
         self._handshake_timer: Any = None
@@ -142,12 +148,16 @@ class SslTransport(StreamTransport):
         self._phase = CLEAR
         self._backlog: deque[Any] = deque()
         self._backlog_size = 0
+        self._ready = False  # the transport below has made its connection
         self._made = False
         self._got_eof = False  # eof_received has been called
         self._sent_eof = False
         self._peer_said_close = False
         self._only_goodbye = False
+        self._rest = b""  # what came in clear right behind a close_notify
         lower.set_write_buffer_limits(self._low, self._low)
+        # Its protocol hears nothing of a loss before `start`, nor of a handshake that failed below.
+        lower.call_when_lost(lambda lower, exc: self.connection_lost(exc))
 
     def __repr__(self) -> str:
         peer = f" {self._peer!r}" if self._peer else ""
@@ -156,23 +166,28 @@ class SslTransport(StreamTransport):
     # -- Life cycle --
 
     def start(self, protocol: Any) -> None:
-        if self._state is not NEW:
-            raise TransportError("the transport has already been started", errno.EISCONN)
-        self._state = OPEN
+        self._begin()
         self._protocol = protocol
         self._peer = self._lower.get_extra_info("peername")
+        if self._handshake_now:
+            # From here on: the transport below may have a handshake of its own before ours.
+            self._phase = HANDSHAKE
+            self._backlog.append(_DO_HANDSHAKE)
+            self._start_handshake_timer()
+        elif not self._reading:
+            self._lower.pause_reading()
         self._lower.start(self)
 
     def connection_made(self, transport: Any) -> None:
-        if self._handshake_now:
-            self.do_handshake()
-            return
-        self._made = True
-        try:
-            self._protocol.connection_made(self)
-        except BaseException as error:
-            self.abort(error)
-            raise
+        self._ready = True
+        if not self._handshake_now:
+            self._made = True
+            try:
+                self._protocol.connection_made(self)
+            except BaseException as error:
+                self.abort(error)
+                raise
+        self._advance()
 
     def do_handshake(self) -> None:
         """Start the TLS handshake: for a transport made with ``do_handshake_on_connect=False``,
@@ -188,10 +203,7 @@ class SslTransport(StreamTransport):
         ):
             raise TransportError(f"TLS is in phase {self._phase.value}", errno.EISCONN, self._peer)
         self._backlog.append(_DO_HANDSHAKE)
-        if self._handshake_timeout is not None:
-            self._handshake_timer = self._runner.call_later(
-                self._handshake_timeout, self._handshake_timed_out
-            )
+        self._start_handshake_timer()
         self._advance()
 
     def unwrap(self) -> None:
@@ -224,8 +236,8 @@ class SslTransport(StreamTransport):
             return
         if self._state is NEW:
             self._state = CLOSING
+            self._phase = ENDED
             self._lower.close()
-            self._lost()
             return
         if self._state is OPEN:
             self._state = CLOSING
@@ -245,19 +257,21 @@ class SslTransport(StreamTransport):
             self._lower.resume_reading()
             self._start_close_timer(timeout)
 
+    def close_after_delivery(self) -> None:
+        self._lower.close_after_delivery()
+
     def abort(self, error: BaseException | None = None) -> None:
         if self._state is CLOSED:
             return
         if self._error is None:
             self._error = error
-        was_new = self._state is NEW
         self._state = CLOSING
         self._phase = ENDED
         self._lower.abort()
-        if was_new:
-            self._lost()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._state is CLOSED:
+            return
         if self._error is None and not self._only_goodbye:
             self._error = exc
         self._phase = ENDED
@@ -268,7 +282,18 @@ class SslTransport(StreamTransport):
             self._protocol = None
         self._lost()
 
+    def is_closing(self) -> bool:
+        """Whether the transport has ended or is about to."""
+        return (self._state is not OPEN and self._state is not NEW) or self._lower.is_closing()
+
     # -- The handshake --
+
+    def _start_handshake_timer(self) -> None:
+        self._stop_handshake_timer()
+        if self._handshake_timeout is not None:
+            self._handshake_timer = self._runner.call_later(
+                self._handshake_timeout, self._handshake_timed_out
+            )
 
     def _handshake_timed_out(self) -> None:
         self._handshake_timer = None
@@ -287,6 +312,7 @@ class SslTransport(StreamTransport):
 
     def _secured(self) -> None:
         """The handshake is complete."""
+        was_paused = self._writing_paused
         self._phase = SECURE
         self._stop_handshake_timer()
         if self._state is OPEN and not self._made:
@@ -299,6 +325,8 @@ class SslTransport(StreamTransport):
                 self.abort(error)
                 self._tell_handshake(error)
                 return
+            if was_paused and self._writing_paused and self._state is OPEN:
+                self._call(self._protocol.pause_writing)
         self._tell_handshake(None)
         if not self._reading and self._state is OPEN and self._phase is SECURE:
             self._lower.pause_reading()
@@ -307,6 +335,8 @@ class SslTransport(StreamTransport):
 
     def _advance(self) -> None:
         """Do what is queued, as far as the phase allows."""
+        if not self._ready:
+            return
         backlog = self._backlog
         try:
             while backlog:
@@ -339,6 +369,9 @@ class SslTransport(StreamTransport):
                 self._engine = make_engine(self._context, self._server_side, self._hostname)
             self._phase = HANDSHAKE
             self._peer_said_close = False
+            rest, self._rest = self._rest, b""
+            if rest:  # it was not clear text then
+                self._engine.feed(rest)
             self._lower.resume_reading()
         if self._phase is HANDSHAKE:
             if not self._engine.handshake():
@@ -349,6 +382,9 @@ class SslTransport(StreamTransport):
 
     def _step_unwrap(self) -> bool:
         if self._phase is SECURE:
+            if not self._peer_said_close and self._engine.has_input():
+                # Held back by a pause, and the peer's close_notify may be in it.
+                self._runner.call_soon(self._pump_held_back)
             self._engine.shutdown()
             self._phase = SHUTDOWN
             self._lower.resume_reading()
@@ -356,10 +392,11 @@ class SslTransport(StreamTransport):
             return False
         self._flush()
         self._phase = CLEAR
-        rest = self._engine.leftover()
+        self._close_on_unwrap = self._closes_on_unwrap
+        self._rest = self._engine.leftover()
         self._engine = None  # type: ignore[assignment]
-        if rest:
-            self._runner.call_soon(self._deliver_clear, rest)
+        if self._rest:
+            self._runner.call_soon(self._deliver_rest)
         if not self._reading:
             self._lower.pause_reading()
         return True
@@ -383,18 +420,19 @@ class SslTransport(StreamTransport):
             if sent < size:
                 self._backlog[0] = (data[sent:], handle)
                 return False
+            self._flush(handle)
         elif self._phase is CLEAR:
-            self._lower.write(data)
+            self._lower.write(data, handle)
             self._backlog_size -= size
         else:
             return False
-        self._flush(handle)
         return True
 
     def _flush(self, handle: Any = None) -> None:
         """Send the ciphertext that the engine has made."""
         out = self._engine.drain() if self._engine is not None else b""
         if out and not self._lower.is_closing():
+            # If this fails we go on with what has been received: it may end in a close_notify.
             self._lower.write(out, handle)
 
     def _after_progress(self) -> None:
@@ -422,7 +460,7 @@ class SslTransport(StreamTransport):
             lower.write_eof()
             lower.resume_reading()
             self._start_close_timer(_ALERT_LINGER)
-        else:
+        elif not lower.is_closing():
             lower.close(_ALERT_LINGER)
 
     def _close_timed_out(self) -> None:
@@ -436,26 +474,38 @@ class SslTransport(StreamTransport):
     def data_received(self, data: bytes) -> None:
         phase = self._phase
         if phase is SECURE or phase is SHUTDOWN:
+            if self._peer_said_close:
+                self._hold_behind_close_notify(data)
+                return
             self._engine.feed(data)
             self._pump()
         elif phase is CLEAR:
-            self._deliver_clear(data)
+            if self._rest:
+                self._rest += data
+                self._deliver_rest()
+            elif self._state is OPEN:
+                try:
+                    self._protocol.data_received(data)
+                except BaseException as failure:
+                    self._callback_failed(failure)
         elif phase is HANDSHAKE:
             self._engine.feed(data)
             self._advance()
             if self._phase is SECURE or self._phase is SHUTDOWN:
                 self._pump()
 
-    def _deliver_clear(self, data: bytes) -> None:
-        if self._phase is not CLEAR:
-            if self._phase is not ENDED:  # a new handshake has begun: it is not clear text then
-                self.data_received(data)
-            return
-        if self._state is OPEN:
-            try:
-                self._protocol.data_received(data)
-            except BaseException as failure:
-                self._callback_failed(failure)
+    def _deliver_rest(self) -> None:
+        """Hand up the clear text that came in one piece with the end of the session."""
+        if self._rest and self._reading and self._phase is CLEAR and self._state is OPEN:
+            rest, self._rest = self._rest, b""
+            self._call(self._protocol.data_received, rest)
+
+    def _hold_behind_close_notify(self, data: bytes) -> None:
+        """Data of a peer that has ended its session.  If we may unwrap ours, it is for after that;
+        we keep one piece and read no more.  Else it is nothing."""
+        if not self._close_on_unwrap and self._state is OPEN:
+            self._engine.feed(data)
+            self._lower.pause_reading()
 
     def _pump(self) -> None:
         """Hand up plaintext for as long as there is some and it is wanted."""
@@ -479,9 +529,7 @@ class SslTransport(StreamTransport):
         except TlsError as error:
             self._fail(error)
             return
-        out = engine.drain()
-        if out and not self._lower.is_closing():
-            self._lower.write(out)
+        self._flush()
         if self._backlog:  # a write that waited for input
             self._advance()
 
@@ -497,7 +545,7 @@ class SslTransport(StreamTransport):
             self._on_eof(may_stay_open=self._engine.half_close())
         elif self._backlog:
             self._advance()
-        else:
+        elif self._engine.has_input():
             self._lower.pause_reading()  # what follows is for after our unwrap()
 
     def _on_eof(self, may_stay_open: bool) -> None:
@@ -511,12 +559,19 @@ class SslTransport(StreamTransport):
     def eof_received(self) -> bool:
         phase = self._phase
         if phase is CLEAR and self._state is OPEN:
-            self._on_eof(may_stay_open=True)
+            self._deliver_rest()
+            if self._state is OPEN:
+                self._on_eof(may_stay_open=True)
             return self._state is OPEN
         if phase is HANDSHAKE:
             self._fail(self._truncated("during the handshake"))
-        elif phase in (SECURE, SHUTDOWN) and not self._peer_said_close:
-            self._fail(self._truncated("in the middle"))
+        elif phase in (SECURE, SHUTDOWN):
+            if not self._peer_said_close and self._engine.has_input():
+                self._pump()  # held back until now
+            if not self._peer_said_close:
+                self._fail(self._truncated("in the middle"))
+            elif self._phase is SECURE and self._state is OPEN and not self._got_eof:
+                self._on_eof(may_stay_open=True)  # it did not end its session alone
         return self._state is OPEN and not self._lower.is_closing()
 
     def _truncated(self, during: str) -> TransportError:
@@ -548,15 +603,24 @@ class SslTransport(StreamTransport):
         self._reading = True
         if self._state is not OPEN:
             return
-        if self._phase is SECURE and self._peer_said_close:
+        if self._phase is SECURE and self._engine.has_input():
+            # First what is held here, then what is below, which may be the end of the stream.
+            if not self._peer_said_close:
+                self._runner.call_soon(self._pump_held_back)
             return
         self._lower.resume_reading()
-        if self._phase is SECURE and self._engine.has_input():
-            self._runner.call_soon(self._pump_held_back)
+        if self._rest:
+            self._runner.call_soon(self._deliver_rest)
 
     def _pump_held_back(self) -> None:
-        if self._state is OPEN and self._phase is SECURE:
+        if self._phase is SHUTDOWN and not self._peer_said_close:
             self._pump()
+        elif self._phase is SECURE and self._state is OPEN and self._reading:
+            if not self._peer_said_close:
+                self._pump()
+            if self._phase is SECURE and self._state is OPEN and self._reading:
+                if not (self._peer_said_close and self._engine.has_input()):
+                    self._lower.resume_reading()
 
     def get_write_buffer_size(self) -> int:
         """Return the total number of bytes in the write buffer: what waits for TLS in clear, and
@@ -573,6 +637,8 @@ class SslTransport(StreamTransport):
             data = as_bytes(data)
         if self._state is not OPEN or self._sent_eof:
             self._refuse("write_eof() has closed the sending direction")
+        if handle is not None:
+            self._check_passing(data, handle)
         if self._phase is SECURE and not self._backlog and handle is None:
             engine = self._engine
             try:
@@ -586,13 +652,27 @@ class SslTransport(StreamTransport):
         elif self._phase is CLEAR and not self._backlog:
             self._lower.write(data, handle)
         else:
-            if handle is not None and not data:
-                raise ValueError("a handle needs at least one byte of data to go with")
             self._enqueue(data, handle)
             self._advance()
         if not self._writing_paused and self._state is OPEN:
             if self._lower.get_write_buffer_size() + self._backlog_size > self._high:
                 self._pause_writing()
+
+    def _check_passing(self, data: Any, handle: Any) -> None:
+        self._lower._check_passing(data, handle)
+
+    def _pause_writing(self) -> None:
+        if self._made:
+            super()._pause_writing()
+        else:  # the protocol hears of it after its connection_made
+            self._writing_paused = True
+
+    def _resume_writing(self) -> None:
+        if self._made:
+            super()._resume_writing()
+        else:
+            self._writing_paused = False
+            self._wake_waiters(None)
 
     def _enqueue(self, data: Any, handle: Any) -> None:
         self._backlog.append((bytes(data), handle))
@@ -668,7 +748,7 @@ _PURPOSES: dict[Any, _ssl.Purpose] = {
 
 
 def create_default_context(purpose: Any = None, **kwargs: Any) -> _ssl.SSLContext:
-    """Create a new ssl.SSLContext with the most secure settings of this Python (seed 004).
+    """Create a new ssl.SSLContext with the most secure settings of this Python.
 
     *purpose* is None or False for a client's (which verifies the server against the system's
     trust store), True for a server's, or an ``ssl.Purpose``.  *kwargs* are those of

@@ -8,6 +8,8 @@ What this file knows about pyuv 1.4, so that nobody else needs to:
 
 * never pass it a sequence of buffers (each call leaks them), so ``writelines`` joins;
 * an empty chunk without an error means "nothing yet", and is not an EOF;
+* an EOF may be a guess: libuv takes a hang-up after a short read for one, without reading on,
+  so that a reset looks like an orderly end, and data before it is lost.  We ask the kernel;
 * it cannot close a TCP handle with a reset, so ``abort`` sets SO_LINGER on a duplicate;
 * a mutable buffer is sent as it is when the kernel gets to it, so what is queued is copied.
 """
@@ -24,6 +26,7 @@ import pyuv
 
 from ..errors import TransportError
 from ..hub import check_timeout, get_runner
+from . import options
 from .base import (
     CLOSE_TIMEOUT,
     CLOSED,
@@ -35,16 +38,22 @@ from .base import (
 
 __all__ = ["Transport"]
 
+# How long after each other it is looked whether the peer has acknowledged all.
+_FIRST_LOOK = 0.001  # seconds
+_LAST_LOOK = 0.1  # seconds
+
 _EAGAIN = pyuv.errno.UV_EAGAIN
 _EOF = pyuv.errno.UV_EOF
 _ECANCELED = pyuv.errno.UV_ECANCELED
 _UVError = pyuv.error.UVError
 _LINGER_NONE = struct.pack("ii", 1, 0)
+_READ_SIZE = 65536
+_DRAIN_READS = 16  # 1 MiB: more than this is not there by chance
 MODES = ("r", "w", "rw")
 
 
 class Transport(StreamTransport):
-    """A connection-oriented transport over a pyuv handle (seed 004).
+    """A connection-oriented transport over a pyuv handle.
 
     *handle* is a connected pyuv.TCP or pyuv.Pipe, or a pyuv.TTY, which belongs to the transport
     from then on.  *server_hostname* (str or None) is the peer's name before resolution, for
@@ -55,6 +64,8 @@ class Transport(StreamTransport):
     """
 
     __slots__ = (
+        "_await_delivery",
+        "_delivery_timer",
         "_got_eof",
         "_handle",
         "_handle_reads",
@@ -93,6 +104,8 @@ class Transport(StreamTransport):
         self._queued = 0  # requests that libuv has not completed
         self._got_eof = False
         self._sent_eof = False
+        self._await_delivery = False
+        self._delivery_timer: Any = None
         runner.adopt(self)
 
     # -- Life cycle --
@@ -117,7 +130,7 @@ class Transport(StreamTransport):
         if self._state is not CLOSING:
             self._state = CLOSING
             if not self._queued:
-                self._close_handle()
+                self._finish_close()
                 return
             if self._readable and not self._got_eof:
                 # Read on, to discard: a peer that is stuck writing would never take our rest,
@@ -147,7 +160,58 @@ class Transport(StreamTransport):
             self._state = CLOSING
             self._close_handle()
 
+    def _finish_close(self) -> None:
+        """Close the handle in an orderly way: all that was written has been taken by the kernel."""
+        if self._await_delivery and options.unacknowledged(self._handle):
+            self._wait_for_delivery()
+            return
+        if self._readable and not self._got_eof and _is_socket(self._handle):
+            # Unread data would make it a reset, which also drops what the kernel has not sent yet.
+            try:
+                descriptor = self._handle.fileno()
+                for _ in range(_DRAIN_READS):
+                    if len(os.read(descriptor, _READ_SIZE)) < _READ_SIZE:
+                        break
+            except (OSError, _UVError):
+                pass
+        self._close_handle()
+
+    def close_after_delivery(self) -> None:
+        self._await_delivery = isinstance(self._handle, pyuv.TCP)
+
+    def _wait_for_delivery(self) -> None:
+        """Say that no more will come, and look now and then whether all has been acknowledged: the
+        kernel has no event for it."""
+        if not self._sent_eof:
+            self._sent_eof = True
+            try:
+                with options.socket_of(self._handle) as here:
+                    here.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the connection is broken, which reading will tell
+        if self._readable:
+            self._start_handle()
+        self._look_for_delivery(_FIRST_LOOK)
+
+    def _look_for_delivery(self, seconds: float) -> None:
+        self._stop_delivery_timer()
+        if self._handle.closed:
+            return
+        if options.unacknowledged(self._handle):
+            self._delivery_timer = self._runner.call_later(
+                seconds, self._look_for_delivery, min(2 * seconds, _LAST_LOOK)
+            )
+        else:
+            self._await_delivery = False
+            self._finish_close()
+
+    def _stop_delivery_timer(self) -> None:
+        if self._delivery_timer is not None:
+            self._delivery_timer.close()
+            self._delivery_timer = None
+
     def _close_handle(self) -> None:
+        self._stop_delivery_timer()
         self._handle.close(self._on_closed)
         self._runner.kick()
 
@@ -217,9 +281,27 @@ class Transport(StreamTransport):
         elif error is not None:
             self._handle_reads = False
             if error == _EOF:
-                self._on_eof()
+                self._on_hang_up(handle)
             else:
                 self._fail(error, "read")
+
+    def _on_hang_up(self, handle: Any) -> None:
+        data = b""
+        if _is_socket(handle):
+            try:
+                data = os.read(handle.fileno(), _READ_SIZE)
+            except (BlockingIOError, _UVError):
+                pass
+            except OSError as error:
+                self._fail(error.errno or errno.EIO, "read")
+                return
+        if not data:
+            self._on_eof()
+            return
+        if self._state is OPEN:
+            self._call(self._protocol.data_received, data)
+        if self._reading or self._state is CLOSING:
+            self._start_handle()
 
     def _on_eof(self) -> None:
         if self._got_eof:
@@ -262,9 +344,7 @@ class Transport(StreamTransport):
         self._queue(data)
 
     def _queue(self, data: bytes | bytearray | memoryview, handle: Any = None) -> None:
-        if type(data) is not bytes and not (
-            type(data) is memoryview and type(data.obj) is bytes
-        ):
+        if type(data) is not bytes and not (type(data) is memoryview and type(data.obj) is bytes):
             data = bytes(data)
         try:
             if handle is None:
@@ -299,12 +379,10 @@ class Transport(StreamTransport):
             if self._writing_paused and handle.write_queue_size <= self._low:
                 self._resume_writing()
         elif not self._queued and not self._handle.closed:
-            self._close_handle()
+            self._finish_close()
 
     def can_write_eof(self) -> bool:
-        return (
-            self._state is OPEN and self._writable and not isinstance(self._handle, pyuv.TTY)
-        )
+        return self._state is OPEN and self._writable and not isinstance(self._handle, pyuv.TTY)
 
     def write_eof(self) -> None:
         if self._state is not OPEN or not self._writable:
@@ -368,3 +446,9 @@ class Transport(StreamTransport):
                 return None
         pid, uid, gid = struct.unpack("3i", raw)
         return (pid, uid, gid)
+
+
+def _is_socket(handle: Any) -> bool:
+    """Whether *handle* may be read behind libuv's back.  Not a Pipe for IPC, where that would lose
+    handles, nor a TTY, where it might block."""
+    return isinstance(handle, pyuv.TCP) or (isinstance(handle, pyuv.Pipe) and not handle.ipc)

@@ -1,0 +1,195 @@
+"""Events for handlers: the event-driven form of the API (RFC 9622 appendix A).
+
+Objects that send events mix in `Handlers`.  Each registered handler is called from one greenlet
+that belongs to the object, in the order of the events; so a handler may block, and then the later
+events of this object wait.  What a handler raises is reported, and the next event goes on.
+
+An object with no handler pays one attribute for this, and an event without a handler costs one
+test.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..hub import get_runner, spawn
+
+__all__ = ["ConnectionHandlers", "Events", "Handlers", "ListenerHandlers"]
+
+Handler = Callable[..., Any] | None
+
+
+class Handlers:
+    """Mixin: `_on(event, f)` registers, `_emit(event, ...)` calls.  A subclass sets ``_events`` to
+    None at first."""
+
+    __slots__ = ("_events",)
+
+    _events: Events | None
+
+    def _on(self, event: str, handler: Callable[..., Any] | None) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"a handler must be callable, not {handler!r}")
+        if self._events is None:
+            if handler is None:
+                return
+            self._events = Events()
+        self._events.register(event, handler)
+
+    def _emit(self, event: str, *args: Any) -> None:
+        events = self._events
+        if events is not None:
+            handler = events.handlers.get(event)
+            if handler is not None:
+                events.call(handler, self, *args)
+
+    def _call_handler(self, handler: Callable[..., Any], *args: Any) -> None:
+        """Call a handler that belongs to one call, in its turn among the events."""
+        if self._events is None:
+            self._events = Events()
+        self._events.call(handler, self, *args)
+
+
+class Events:
+    """The handlers of one object, and the calls that are due."""
+
+    __slots__ = ("_due", "_runner", "_running", "handlers")
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Callable[..., Any]] = {}
+        self._due: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._runner = get_runner()
+        self._running = False
+
+    def register(self, event: str, handler: Callable[..., Any] | None) -> None:
+        """Set the handler of *event*, or remove it with None."""
+        if handler is None:
+            self.handlers.pop(event, None)
+        else:
+            self.handlers[event] = handler
+
+    def inherit(self, other: Events) -> None:
+        """Take over the handlers of *other* that are not set here."""
+        for event, handler in other.handlers.items():
+            self.handlers.setdefault(event, handler)
+
+    def call(self, handler: Callable[..., Any], *args: Any) -> None:
+        """Call *handler* after all calls that are due already.  Never switches."""
+        self._due.append((handler, args))
+        if not self._running:
+            self._running = True
+            spawn(self._run)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is due or under way."""
+        return not self._running
+
+    def _run(self) -> None:
+        try:
+            while self._due:
+                handler, args = self._due.popleft()
+                try:
+                    handler(*args)
+                except Exception as error:
+                    self._runner.report(handler, error)
+        finally:
+            self._running = False
+            if self._due:  # killed in a handler: the others are still owed
+                self._running = True
+                spawn(self._run)
+
+
+class ConnectionHandlers(Handlers):
+    """The events of a Connection, each as a method that sets its handler (None removes it).
+
+    They can be set on a Preconnection too, for all Connections made from it.  A handler is called
+    with the Connection first.
+    """
+
+    __slots__ = ()
+
+    def on_ready(self, handler: Handler) -> None:
+        """Ready (RFC 9622 section 7.1): ``handler(connection)``."""
+        self._on("ready", handler)
+
+    def on_establishment_error(self, handler: Handler) -> None:
+        """EstablishmentError (section 7.1): ``handler(connection, error)``."""
+        self._on("establishment_error", handler)
+
+    def on_sent(self, handler: Handler) -> None:
+        """Sent (section 9.2.2.1), for sends that do not wait: ``handler(connection, context)``."""
+        self._on("sent", handler)
+
+    def on_expired(self, handler: Handler) -> None:
+        """Expired (section 9.2.2.2), for sends that do not wait: ``handler(connection, context)``."""
+        self._on("expired", handler)
+
+    def on_send_error(self, handler: Handler) -> None:
+        """SendError (section 9.2.2.3), for sends that do not wait: ``handler(connection, context,
+        error)``."""
+        self._on("send_error", handler)
+
+    def on_received(self, handler: Handler) -> None:
+        """Received (section 9.3.2.1), for receives that do not wait: ``handler(connection,
+        message)``."""
+        self._on("received", handler)
+
+    def on_received_partial(self, handler: Handler) -> None:
+        """ReceivedPartial (section 9.3.2.2), for receives that do not wait: ``handler(connection,
+        message)``; ``message.end_of_message`` tells the last piece."""
+        self._on("received_partial", handler)
+
+    def on_receive_error(self, handler: Handler) -> None:
+        """ReceiveError (section 9.3.2.3), for receives that do not wait: ``handler(connection,
+        error)``."""
+        self._on("receive_error", handler)
+
+    def on_closed(self, handler: Handler) -> None:
+        """Closed (section 10): ``handler(connection)``.  The last event, unless there is a
+        ConnectionError."""
+        self._on("closed", handler)
+
+    def on_connection_error(self, handler: Handler) -> None:
+        """ConnectionError (section 10): ``handler(connection, error)``.  The last event."""
+        self._on("connection_error", handler)
+
+    def on_clone_error(self, handler: Handler) -> None:
+        """CloneError (section 7.4): ``handler(connection, error)``."""
+        self._on("clone_error", handler)
+
+    # The names of older systems:
+
+    on_initiate_error = on_establishment_error
+    HANDLE_STATE_READY = property(None, on_ready)
+    HANDLE_STATE_CLOSED = property(None, on_closed)
+    HANDLE_STATE_CONNECTION_ERROR = property(None, on_connection_error)
+
+    def on_soft_error(self, handler: Handler) -> None:
+        """SoftError (section 8.3.1): ``handler(connection, error)``."""
+        self._on("soft_error", handler)
+
+    def on_path_change(self, handler: Handler) -> None:
+        """PathChange (section 8.3.2): ``handler(connection)``."""
+        self._on("path_change", handler)
+
+
+class ListenerHandlers(Handlers):
+    """The events of a Listener; they can be set on a Preconnection too."""
+
+    __slots__ = ()
+
+    def on_connection_received(self, handler: Handler) -> None:
+        """ConnectionReceived (RFC 9622 section 7.2): ``handler(connection)``.  While it is set,
+        it gets every new Connection, and `Listener.accept` none."""
+        self._on("connection_received", handler)
+
+    HANDLE_CONNECTION_RECEIVED = property(
+        None, lambda self, handler: self.on_connection_received(handler)
+    )
+
+    def on_stopped(self, handler: Handler) -> None:
+        """Stopped (section 7.2): ``handler(listener)``.  The last event."""
+        self._on("stopped", handler)

@@ -1,0 +1,166 @@
+"""The outbox of a Connection: Messages that wait for their turn to be sent.  Pure.
+
+It decides the order (RFC 9622 section 9.1.3): Messages of a lower ``msgPriority`` number first,
+equal ones as they came, the final one behind all.  The parts of one Message stay together: once its
+first part is on its way, nothing else goes before its end.  A Message whose lifetime is over before
+its first part has left is expired, and so are all of its parts, also those still to come.
+
+Time is passed in; nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from math import inf
+from typing import Any
+
+__all__ = ["Outbox", "Outgoing"]
+
+
+class Outgoing:
+    """One Send: the data, and whom to tell.
+
+    *expires_at* is on the clock that `Outbox` is given; *owner* is whatever the Connection wants
+    to find here again.
+    """
+
+    __slots__ = ("context", "data", "end", "expires_at", "final", "owner", "priority")
+
+    def __init__(
+        self,
+        data: Any,
+        context: Any,
+        end: bool,
+        owner: Any = None,
+        *,
+        priority: int = 100,
+        expires_at: float = inf,
+        final: bool = False,
+    ) -> None:
+        self.data = data
+        self.context = context
+        self.end = end
+        self.owner = owner
+        self.priority = priority
+        self.expires_at = expires_at
+        self.final = final
+
+
+class _Series:
+    """The parts of one Message."""
+
+    __slots__ = ("ended", "expires_at", "key", "parts")
+
+    def __init__(self, first: Outgoing, number: int) -> None:
+        self.parts: deque[Outgoing] = deque()
+        self.ended = False
+        self.expires_at = first.expires_at
+        self.key = (first.final, first.priority, number)
+
+    def __lt__(self, other: _Series) -> bool:
+        return self.key < other.key
+
+
+class Outbox:
+    """`size` is the number of bytes that wait."""
+
+    __slots__ = ("_count", "_current", "_expired", "_open", "_waiting", "size")
+
+    def __init__(self) -> None:
+        self._waiting: list[_Series] = []  # a heap
+        self._current: _Series | None = None  # begun, and not ended
+        self._open: dict[int, _Series] = {}  # by context: Messages whose end was not handed in
+        self._expired: dict[int, Any] = {}  # contexts of expired Messages that have not ended
+        self._count = 0
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting) or (self._current is not None and bool(self._current.parts))
+
+    def __len__(self) -> int:
+        waiting = sum(len(series.parts) for series in self._waiting)
+        return waiting + (len(self._current.parts) if self._current else 0)
+
+    @property
+    def sending_parts(self) -> bool:
+        """Whether a Message has begun to leave and its end has not."""
+        return self._current is not None
+
+    def push(self, item: Outgoing) -> bool:
+        """Take *item*.  False if it belongs to a Message that has expired already."""
+        key = id(item.context)
+        if item.context is not None and key in self._expired:
+            if item.end:
+                del self._expired[key]
+            return False
+        series = self._open.get(key) if item.context is not None else None
+        if series is None:
+            self._count += 1
+            series = _Series(item, self._count)
+            heapq.heappush(self._waiting, series)
+            if not item.end and item.context is not None:
+                self._open[key] = series
+        series.parts.append(item)
+        series.ended = item.end or item.context is None
+        if series.ended:
+            self._open.pop(key, None)
+        self.size += len(item.data)
+        return True
+
+    def pop(self) -> Outgoing | None:
+        """The next item to send; None if there is none, or if the Message that is being sent
+        waits for its next part."""
+        series = self._current
+        if series is None:
+            if not self._waiting:
+                return None
+            series = self._current = heapq.heappop(self._waiting)
+        if not series.parts:
+            return None
+        item = series.parts.popleft()
+        self.size -= len(item.data)
+        if series.ended and not series.parts:
+            self._current = None
+        return item
+
+    def expire(self, now: float) -> list[Outgoing]:
+        """Remove and return every item of a Message whose lifetime is over."""
+        over = [series for series in self._waiting if series.expires_at <= now]
+        if not over:
+            return []
+        self._waiting = [series for series in self._waiting if series.expires_at > now]
+        heapq.heapify(self._waiting)
+        items = [item for series in sorted(over) for item in series.parts]
+        for series in over:
+            if not series.ended:
+                context = series.parts[0].context
+                self._open.pop(id(context), None)
+                self._expired[id(context)] = context
+        self.size -= sum(len(item.data) for item in items)
+        return items
+
+    def next_expiry(self) -> float:
+        """When `expire` will next have something to do; infinity if never."""
+        return min((series.expires_at for series in self._waiting), default=inf)
+
+    def withdraw(self, item: Outgoing) -> bool:
+        """Take *item* back, if its Message has not begun to leave; whether that was possible."""
+        for series in self._waiting:
+            if item in series.parts and len(series.parts) == 1 and series.ended:
+                self._waiting.remove(series)
+                heapq.heapify(self._waiting)
+                self.size -= len(item.data)
+                return True
+        return False
+
+    def clear(self) -> list[Outgoing]:
+        """Remove and return everything, in the order in which it would have been sent."""
+        items = list(self._current.parts) if self._current else []
+        items += [item for series in sorted(self._waiting) for item in series.parts]
+        self._waiting = []
+        self._current = None
+        self._open.clear()
+        self._expired.clear()
+        self.size = 0
+        return items

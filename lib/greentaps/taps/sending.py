@@ -1,0 +1,254 @@
+"""Sending that is not the usual case: Messages that wait, expire, are limited, or are watched.
+
+A `Sending` belongs to one Connection, and exists only from the first send that needs it.  It takes
+`Outgoing` items, hands them to the Connection when the transport is free, and reports exactly one
+outcome for each of them: sent, expired, or failed (RFC 9622 section 9.2.2).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Any, Protocol
+
+from ..hub import Runner, now
+from .outbox import Outbox, Outgoing
+from .rates import RateLimit
+
+__all__ = ["Sending", "Throttle"]
+
+# A batch is sent before its end if it has grown to this.
+BATCH_LIMIT = 1024 * 1024  # bytes
+
+
+class SendingHost(Protocol):
+    """What a `Sending` needs of its Connection."""
+
+    def may_transmit(self) -> bool:
+        """Whether the transport is ready, and holds nothing."""
+
+    def transmit(self, item: Outgoing) -> None:
+        """Hand the data down.  What it raises is the item's failure."""
+
+    def holds_data(self) -> bool:
+        """Whether something that was handed down has not been taken by the system."""
+
+    def begin_collecting(self) -> None:
+        """Keep what is handed down together until `end_collecting`."""
+
+    def end_collecting(self) -> None:
+        """Write what was kept, as one write."""
+
+    def was_sent(self, item: Outgoing) -> None: ...
+    def has_expired(self, item: Outgoing) -> None: ...
+    def has_failed(self, item: Outgoing, error: BaseException) -> None: ...
+    def ran_dry(self) -> None: ...
+
+
+class Sending:
+    """The slow path of sending, of one Connection."""
+
+    __slots__ = ("_batches", "_host", "_in_flight", "_outbox", "_pumping", "_runner", "_timer")
+
+    def __init__(self, host: SendingHost, runner: Runner) -> None:
+        self._host = host
+        self._runner = runner
+        self._outbox = Outbox()
+        self._in_flight: deque[Outgoing] = deque()  # handed down, not taken by the system yet
+        self._batches = 0
+        self._timer: Any = None
+        self._pumping = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, nothing is held back, and no Message is half sent."""
+        return not (
+            self._outbox or self._in_flight or self._batches or self._outbox.sending_parts
+        )
+
+    def __len__(self) -> int:
+        return len(self._outbox) + len(self._in_flight)
+
+    def submit(self, item: Outgoing) -> None:
+        """Send *item* in its turn."""
+        if not self._outbox.push(item):
+            self._host.has_expired(item)
+            return
+        self.pump()
+
+    def pump(self) -> None:
+        """Hand down what may go."""
+        if self._pumping:
+            return
+        if self._batches and self._outbox.size < BATCH_LIMIT:
+            self._set_timer()
+            return
+        self._pumping = True
+        try:
+            self._expire()
+            self._pump()
+        finally:
+            self._pumping = False
+        self._set_timer()
+        if self.idle:
+            self._host.ran_dry()
+
+    def _pump(self) -> None:
+        host = self._host
+        while host.may_transmit():
+            item = self._outbox.pop()
+            if item is None:
+                return
+            try:
+                host.transmit(item)
+            except Exception as error:
+                host.has_failed(item, error)
+                continue
+            if host.holds_data():
+                self._in_flight.append(item)
+            else:
+                host.was_sent(item)
+
+    def taken(self) -> None:
+        """The system has taken all that was handed down."""
+        while self._in_flight:
+            self._host.was_sent(self._in_flight.popleft())
+        self.pump()
+
+    def withdraw(self, item: Outgoing) -> bool:
+        """Take *item* back; False if it has begun to leave."""
+        return self._outbox.withdraw(item)
+
+    def fail_all(self, error: Callable[[], BaseException]) -> None:
+        """Nothing will be sent any more: each item gets an error of its own."""
+        self._stop_timer()
+        items = [*self._in_flight, *self._outbox.clear()]
+        self._in_flight.clear()
+        self._batches = 0
+        for item in items:
+            self._host.has_failed(item, error())
+
+    # -- Batches (RFC 9622 section 9.2.4) --
+
+    def begin_batch(self) -> None:
+        """Hold back what is sent until `end_batch`; batches may be nested."""
+        self._batches += 1
+
+    def end_batch(self) -> None:
+        """Send what was held back, in as few writes as possible."""
+        if not self._batches:
+            return
+        self._batches -= 1
+        if self._batches:
+            return
+        self._host.begin_collecting()
+        try:
+            self.pump()
+        finally:
+            self._host.end_collecting()
+        if not self._host.holds_data():
+            self.taken()
+
+    # -- Lifetimes --
+
+    def _expire(self) -> None:
+        for item in self._outbox.expire(now()):
+            self._host.has_expired(item)
+
+    def _set_timer(self) -> None:
+        expiry = self._outbox.next_expiry()
+        self._stop_timer()
+        if expiry != inf:
+            self._timer = self._runner.call_later(expiry - now(), self._timer_fired)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    def _timer_fired(self) -> None:
+        self._expire()
+        self.pump()
+
+
+class Throttle:
+    """A limit on the rate at which bytes go down (maxSendRate, RFC 9622 section 8.1.8).
+
+    *write* is what it passes data to; *changed* is called when it begins or ceases to hold some.
+    A stream's data may be cut, a datagram (*whole*) may not, and goes when the whole of it may, or
+    when nothing at all has gone for a second.
+    """
+
+    __slots__ = ("_changed", "_limit", "_runner", "_timer", "_waiting", "_whole", "_write")
+
+    def __init__(
+        self,
+        rate: float,
+        write: Callable[[bytes], None],
+        changed: Callable[[bool], None],
+        runner: Runner,
+        *,
+        whole: bool,
+    ) -> None:
+        self._limit = RateLimit(rate)
+        self._write = write
+        self._changed = changed
+        self._runner = runner
+        self._whole = whole
+        self._waiting: deque[bytes] = deque()
+        self._timer: Any = None
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether something waits here."""
+        return bool(self._waiting)
+
+    def set_rate(self, rate: float) -> None:
+        """From now on *rate* bit/s."""
+        self._limit = RateLimit(rate)
+        self._go_on()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Pass *data* on, as the limit allows."""
+        had = bool(self._waiting)
+        self._waiting.append(bytes(data))
+        if not had:
+            self._pass_on()
+            if self._waiting:
+                self._changed(True)
+
+    def close(self) -> None:
+        """Drop what waits."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    def _go_on(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+        if self._waiting:
+            self._pass_on()
+            if not self._waiting:
+                self._changed(False)
+
+    def _pass_on(self) -> None:
+        time = now()
+        waiting = self._waiting
+        while waiting:
+            data = waiting[0]
+            allowed = self._limit.allowed(time)
+            if allowed < len(data) and (self._whole or not allowed):
+                wait = self._limit.wait(time)
+                if not self._whole or not self._limit.idle(time):
+                    self._timer = self._runner.call_later(max(wait, 0.001), self._go_on)
+                    return
+                allowed = len(data)
+            waiting.popleft()
+            if allowed < len(data):
+                waiting.appendleft(data[allowed:])
+                data = data[:allowed]
+            self._limit.spend(len(data), time)
+            self._write(data)

@@ -1,0 +1,114 @@
+"""Socket options of a handle, through a duplicate of its descriptor.
+
+pyuv has calls for three or four options.  All others are set and asked here, by one table of what
+this system's ``socket`` module knows; an option that a kernel lacks is an `OSError` to the caller.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket
+import termios
+from collections.abc import Iterator
+from typing import Any
+
+import pyuv
+
+from ..errors import TransportError
+
+__all__ = [
+    "mtu",
+    "set_capacity",
+    "set_dont_fragment",
+    "set_keep_alive",
+    "set_user_timeout",
+    "socket_of",
+    "unacknowledged",
+]
+
+# Not all of these are in every Python's socket module; the numbers are Linux's ABI.
+_IP_MTU, _IPV6_MTU = 14, 24
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
+_PMTUDISC_WANT, _PMTUDISC_DO = 1, 2
+
+
+@contextlib.contextmanager
+def socket_of(handle: Any) -> Iterator[socket.socket]:
+    """A socket object for *handle*'s descriptor, for as long as the block lasts.
+
+    Raises TransportError if the handle has none (any more).
+    """
+    try:
+        duplicate = socket.socket(fileno=os.dup(handle.fileno()))
+    except pyuv.error.UVError as error:
+        raise TransportError.from_errno(error.args[0], "the handle has no socket") from error
+    except OSError as error:
+        raise TransportError.from_errno(error.errno or 0, "the handle has no socket") from error
+    with duplicate:
+        yield duplicate
+
+
+def set_capacity(handle: Any, dscp: int) -> None:
+    """Mark what is sent with a DSCP (0 to 63).  Raises OSError."""
+    with socket_of(handle) as here:
+        if here.family == socket.AF_INET6:
+            here.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, dscp << 2)
+        else:
+            here.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, dscp << 2)
+
+
+def set_user_timeout(handle: Any, seconds: float | None) -> None:
+    """How long TCP tolerates unacknowledged data; None for the system's default.  Raises
+    OSError."""
+    milliseconds = 0 if seconds is None else max(int(seconds * 1000), 1)
+    with socket_of(handle) as here:
+        here.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+def set_keep_alive(handle: Any, on: bool, seconds: float | None = None) -> None:
+    """Switch TCP's keep-alives; *seconds* of silence before the first probe, and between probes,
+    None for the system's defaults.  Raises OSError."""
+    with socket_of(handle) as here:
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, on)
+        if on and seconds is not None:
+            # The kernel takes whole seconds, from 1 to 32767.
+            whole = min(max(round(seconds), 1), 32767)
+            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, whole)
+            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, whole)
+
+
+def set_dont_fragment(handle: Any, on: bool) -> None:
+    """Whether datagrams may be fragmented on the way (the DF bit of IPv4).  Raises OSError."""
+    with socket_of(handle) as here:
+        value = _PMTUDISC_DO if on else _PMTUDISC_WANT
+        if here.family == socket.AF_INET6:
+            here.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, value)
+        else:
+            here.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, value)
+
+
+def mtu(remote: tuple[Any, ...]) -> int | None:
+    """The path MTU towards *remote* as the kernel knows it, in bytes; None if it does not."""
+    v6 = ":" in remote[0]
+    try:
+        with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(remote)  # sends nothing
+            if v6:
+                return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+            return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+    except OSError:
+        return None
+
+
+def unacknowledged(handle: Any) -> int | None:
+    """How many bytes of a TCP handle the peer has not acknowledged; None if the system does not
+    say."""
+    amount = array.array("i", [0])
+    try:
+        fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, amount)
+    except (OSError, pyuv.error.UVError):
+        return None
+    return amount[0]

@@ -1,0 +1,48 @@
+"""A server of ours in a process of its own, to be sent signals: ``server.py HOW``.
+
+It prints its port first.  ``run``: `Server.run` until SIGINT, then says what is left open.
+``main``: the main greenlet just waits for an interrupt.  "interrupt" or "exit" as data makes the
+protocol raise KeyboardInterrupt or SystemExit inside the callback.
+"""
+
+import gc
+import sys
+
+import gevent
+import greentaps
+from greentaps.hub import get_runner
+
+
+class Echo(greentaps.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        if data.startswith(b"interrupt"):
+            raise KeyboardInterrupt
+        if data.startswith(b"exit"):
+            raise SystemExit(7)
+        self.transport.write(data)
+
+    def connection_lost(self, exc):
+        print("lost", exc, flush=True)
+
+
+def main(how: str) -> None:
+    server = greentaps.create_server(Echo, ("127.0.0.1", 0))
+    # When the main greenlet waits already: a signal that comes before would find it elsewhere.
+    get_runner().call_soon(lambda: print(server.addresses[0][1], flush=True))
+    if how == "run":
+        server.run()
+        print("returned", len(server.addresses), len(server.connections), flush=True)
+        print("open", len(get_runner().owners), flush=True)
+    elif how == "main":
+        try:
+            gevent.get_hub().join()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            server.close()
+    gc.collect()
+
+
+main(*sys.argv[1:])
