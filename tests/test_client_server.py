@@ -516,11 +516,13 @@ def test_run_and_ctrl_c():
             connection.sendall(b"x")
             assert connection.recv(1) == b"x"
             server.signal(signal.SIGINT)
-            server.wait_for("lost None")
+            # Where the signal strikes inside a callback, the connection ends with it.
+            assert server.wait_for("lost") in ("lost None", "lost KeyboardInterrupt()")
             assert server.wait_for("returned") == "returned 0 0"
             assert server.line() == "open 0"
             assert server.wait() == 0
-            assert connection.recv(1) == b""
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
 
 
 # -- Handles that are passed --

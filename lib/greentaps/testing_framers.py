@@ -24,6 +24,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 from .framers import Framer, FramerHost, FramerStack
@@ -35,9 +36,13 @@ __all__ = ["FramerRecorder", "check_framer", "framer_checks"]
 Sample = bytes | tuple[bytes, Mapping[str, Any]]
 Cut = Callable[[bytes], Iterable[bytes]]
 
-# How much rubbish a framer is fed, and in which pieces.  It must hold far less than that.
-_RUBBISH = 4 * 1024 * 1024  # bytes
-_PIECE = 65536  # bytes
+# Rubbish comes in pieces of this size, and is so many times what a framer may hold.
+_PIECE = 32768  # bytes
+_TOO_MUCH = 2
+# A framer that has made so many pieces of Messages out of rubbish does not hold it.
+_ENOUGH = 20_000
+# Calls are counted, which is slow, while so many bytes are fed.
+_COUNTED = 2048
 # The Python calls that a piece of data may cause before it counts as an endless loop.
 _CALLS = 10_000
 _CALLS_PER_BYTE = 200
@@ -77,7 +82,7 @@ class FramerRecorder(FramerHost):
         self.refused: list[Exception] = []
         self.properties = dict(properties or {})
         self.keep = keep  # without it deliveries are counted and dropped
-        self.delivered = 0  # bytes
+        self.deliveries = 0
         self._begun: list[bytes] | None = None
         self._context: Any = None
 
@@ -86,7 +91,7 @@ class FramerRecorder(FramerHost):
         assert self.error is None, "data was delivered after the framers had failed"
         assert type(data) is bytes, f"delivered data must be bytes, not {type(data).__name__}"
         assert isinstance(end_of_message, bool)
-        self.delivered += len(data)
+        self.deliveries += 1
         if not self.keep:
             return
         self.pieces.append((data, end_of_message))
@@ -279,11 +284,7 @@ def _bytewise(data: bytes) -> list[bytes]:
 def _at(*positions: int) -> Cut:
     def cut(data: bytes) -> list[bytes]:
         places = [0, *sorted(min(at, len(data)) for at in positions), len(data)]
-        return [
-            data[first:last]
-            for first, last in zip(places, places[1:], strict=False)
-            if first < last
-        ]
+        return [data[first:last] for first, last in pairwise(places) if first < last]
 
     return cut
 
@@ -389,7 +390,7 @@ def _parts(positions: Sequence[int]) -> Cut:
 
     def cut(data: bytes) -> list[bytes]:
         places = [0, *sorted(min(at, len(data)) for at in positions), len(data)]
-        return [data[first:last] for first, last in zip(places, places[1:], strict=False)]
+        return [data[first:last] for first, last in pairwise(places)]
 
     return cut
 
@@ -531,10 +532,9 @@ def _rubbish(kit: _Kit) -> None:
     chance = random.Random(0)
     fillers = [bytes(_PIECE), b"\xff" * _PIECE, b"a" * _PIECE, b"1" * _PIECE]
     fillers += [chance.randbytes(_PIECE), b"\r\n" * (_PIECE // 2), b"a: b\r\n" * (_PIECE // 6)]
-    beginnings: list[bytes | None] = [None, b""]  # None: before the framer is ready
-    for encoded in _encoded(kit):
-        beginnings += [encoded[: len(encoded) // 2], encoded[:-1], encoded[:1]]
-    for beginning in beginnings:
+    longest = max(_encoded(kit), key=len, default=b"")
+    # None: before the framer is ready
+    for beginning in (None, b"", longest[:1], longest[: len(longest) // 2], longest[:-1]):
         for filler in fillers:
             host = FramerRecorder(kit.properties, keep=False)
             if beginning is None:
@@ -543,19 +543,21 @@ def _rubbish(kit: _Kit) -> None:
             else:
                 stack = kit.pair().receiver
                 stack.host = host
-            with _bounded(kit.limit, len(filler)):
-                if beginning:
-                    stack.feed(beginning)
-                for _ in range(_RUBBISH // len(filler)):
+            with _bounded_memory(kit.limit):
+                with _bounded_calls(_COUNTED):
+                    if beginning:
+                        stack.feed(beginning)
+                    stack.feed(filler[:_COUNTED])
+                for _ in range(_TOO_MUCH * kit.limit // len(filler)):
+                    if host.error is not None or host.deliveries > _ENOUGH:
+                        break
                     stack.feed(filler)
                     assert stack.held <= kit.limit, f"{stack.held} bytes of rubbish are held"
-                    if host.error is not None:
-                        break
 
 
 @contextmanager
-def _bounded(memory: int, piece: int) -> Iterator[None]:
-    """Fail if far too many calls are made, or more than *memory* bytes are newly in use."""
+def _bounded_calls(piece: int) -> Iterator[None]:
+    """Fail if far more calls are made than *piece* bytes can be good for."""
     left = _CALLS + _CALLS_PER_BYTE * piece
 
     def count(_frame: Any, event: str, _argument: Any) -> None:
@@ -566,17 +568,25 @@ def _bounded(memory: int, piece: int) -> Iterator[None]:
                 sys.setprofile(None)
                 raise AssertionError("this seems to go on for ever")
 
-    was_tracing = tracemalloc.is_tracing()
-    if not was_tracing:
-        tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
     outer = sys.getprofile()
     sys.setprofile(count)
     try:
         yield
     finally:
         sys.setprofile(outer)
+
+
+@contextmanager
+def _bounded_memory(memory: int) -> Iterator[None]:
+    """Fail if more than *memory* bytes are newly in use."""
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    try:
+        yield
+    finally:
         _, peak = tracemalloc.get_traced_memory()
         if not was_tracing:
             tracemalloc.stop()
@@ -610,7 +620,7 @@ def check_framer(
     make_peer: Callable[[], Framer] | None = None,
     answer: Sample | None = None,
     properties: Mapping[str, Any] | None = None,
-    limit: int = 2 * 1024 * 1024,
+    limit: int = 256 * 1024,
     names: Iterable[str] | None = None,
     skip: Iterable[str] = (),
 ) -> None:

@@ -25,7 +25,7 @@ class Echo(greentaps.Protocol):
         self.transport.write(data)
 
     def connection_lost(self, exc):
-        print("lost", exc, flush=True)
+        print("lost", repr(exc), flush=True)
 
 
 def main(how: str) -> None:
@@ -35,6 +35,8 @@ def main(how: str) -> None:
     if how == "run":
         server.run()
         print("returned", len(server.addresses), len(server.connections), flush=True)
+        for _ in range(3):  # the turns in which the listener's close is told
+            gevent.sleep(0)
         print("open", len(get_runner().owners), flush=True)
     elif how == "main":
         try:

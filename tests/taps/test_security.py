@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Certificates
@@ -134,30 +135,30 @@ def test_wrong_types(wrong: object) -> None:
     [("both", True, True), ("server", True, False), ("client", False, True)],
 )
 def test_an_identity_is_used_in_its_role_only(
-    certificates: Certificates, role: str, server: bool, client: bool
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    server: bool,
+    client: bool,
 ) -> None:
     """A key that is loaded into a context would be presented."""
-    loaded: list[bool] = []
+    loaded = []
+    original = ssl.SSLContext.load_cert_chain
 
-    class Context(ssl.SSLContext):
-        def load_cert_chain(self, *args: object, **kwargs: object) -> None:
-            loaded.append(True)
-            super().load_cert_chain(*args, **kwargs)  # type: ignore[arg-type]
+    def load(context: ssl.SSLContext, *arguments: Any) -> None:
+        loaded.append(arguments)
+        original(context, *arguments)
 
     parameters = SecurityParameters().add_identity(certificates.server, role=role)
-    original, ssl.SSLContext = ssl.SSLContext, Context  # type: ignore[misc]
-    try:
-        parameters.context(server_side=False)
-        assert bool(loaded) is client
-        loaded.clear()
-        if server:
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load)
+    parameters.context(server_side=False)
+    assert len(loaded) == client
+    if server:
+        parameters.context(server_side=True)
+        assert len(loaded) == client + 1
+    else:
+        with pytest.raises(ValueError, match="identity"):
             parameters.context(server_side=True)
-            assert loaded
-        else:
-            with pytest.raises(ValueError, match="identity"):
-                parameters.context(server_side=True)
-    finally:
-        ssl.SSLContext = original  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("role", ["", "Server", None, 1])
@@ -177,16 +178,16 @@ def test_a_key_that_does_not_fit(certificates: Certificates) -> None:
 
 
 def test_a_locked_key(locked: Path) -> None:
-    for password in ("open",):
-        parameters = SecurityParameters().add_identity(locked, password=password)
-        parameters.context(server_side=True)
+    parameters = SecurityParameters().add_identity(locked, password="open")
+    parameters.context(server_side=True)
     with pytest.raises(ValueError, match="not an identity"):
         SecurityParameters().add_identity(locked, password="wrong")
 
 
 ASKING = """
-import sys
+import fcntl, sys, termios
 from greentaps import SecurityParameters
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 try:
     SecurityParameters().add_identity(sys.argv[1])
 except ValueError as error:
@@ -196,23 +197,20 @@ except ValueError as error:
 
 def test_a_locked_key_without_a_password_asks_nobody(locked: Path) -> None:
     """OpenSSL would ask at the terminal, and stop the whole program meanwhile."""
-    parent, child = os.openpty()
+    ours, terminal = os.openpty()
+    command = [sys.executable, "-c", ASKING, locked]
+    env = {**os.environ, "PYTHONPATH": str(LIBRARY)}
     try:
-        process = subprocess.Popen(
-            ["setsid", "-c", "-w", sys.executable, "-c", ASKING, locked],
-            stdin=child,
-            stdout=subprocess.PIPE,
-            stderr=child,
-            env={**os.environ, "PYTHONPATH": str(LIBRARY)},
-        )
-        try:
-            output, _ = process.communicate(timeout=10)
-        finally:
-            process.kill()
-            process.wait()
+        with subprocess.Popen(
+            command, stdin=terminal, stdout=subprocess.PIPE, start_new_session=True, env=env
+        ) as process:
+            try:
+                output, _ = process.communicate(timeout=10)
+            finally:
+                process.kill()
     finally:
-        os.close(parent)
-        os.close(child)
+        os.close(ours)
+        os.close(terminal)
     assert output.startswith(b"refused:")
     assert b"password" in output
 

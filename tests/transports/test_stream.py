@@ -163,6 +163,31 @@ def test_close_while_the_peer_stays_and_does_not_read() -> None:
         assert error.address == peer.getsockname()
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_close_after_delivery_to_a_peer_that_is_gone(paused: bool) -> None:
+    """Its reset comes behind its end: what it did not acknowledge it never will."""
+    transport, protocol, peer = tcp_and_socket(
+        RecordingProtocol(keep_open=True, **(PAUSED if paused else {}))
+    )
+    peer.close()
+    settle()
+    transport.write(b"into the void")
+    transport.close_after_delivery()
+    transport.close(timeout=1000)
+    error = protocol.wait_lost()
+    assert error is None or isinstance(error, ConnectionResetError)
+
+
+def test_close_after_delivery_waits_for_the_peer_to_take_it() -> None:
+    transport, protocol, peer = tcp_and_socket()
+    with peer:
+        transport.write(b"last words")
+        transport.close_after_delivery()
+        transport.close()
+        assert receive_all(peer) == b"last words"
+        assert protocol.wait_lost() is None
+
+
 def test_the_peer_name_is_in_the_error() -> None:
     _transport, protocol, peer = tcp_and_socket()
     address = peer.getsockname()

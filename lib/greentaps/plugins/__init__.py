@@ -73,7 +73,8 @@ class Attempt:
     none.  *options* has the properties that the application has set, by the RFC's names, as plain
     values: a Preference is a bool (wanted or not), a capacity profile its DSCP, and Disabled,
     Unlimited and Infinite are None.  *admit*, for a listener, says of a peer's socket address
-    whether it may come in; None if all may.
+    whether it may come in; None if all may.  *interface* (str or None) is the only one to use;
+    *hop_limit* (int or None) is for what is sent.
     """
 
     remote: Any = None
@@ -83,6 +84,8 @@ class Attempt:
     security: Any = None
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     admit: Callable[[Any], bool] | None = None
+    interface: str | None = None
+    hop_limit: int | None = None
 
 
 class Plugin:

@@ -17,12 +17,18 @@ __all__ = ["Candidate", "choose_stacks", "gather", "interleave"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One coherent attempt: a stack, a Remote Endpoint's address, and a local one or None."""
+    """One coherent attempt: a stack, a Remote Endpoint's address, and a local one or None.
+
+    *interface* is the name of the one to use, *hop_limit* how many hops a packet may go; None
+    leaves either to the system.
+    """
 
     stack: Stack
     remote: Any
     local: Any = None
     hostname: str | None = None
+    interface: str | None = None
+    hop_limit: int | None = None
 
     def __str__(self) -> str:
         text = stack_name(self.stack)
@@ -30,6 +36,8 @@ class Candidate:
             text += f" to {show_address(self.remote)}"
         if self.local is not None:
             text += f" from {show_address(self.local)}"
+        if self.interface is not None:
+            text += f" on {self.interface}"
         return text
 
 

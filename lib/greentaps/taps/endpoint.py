@@ -17,14 +17,24 @@ __all__ = ["Endpoint", "LocalEndpoint", "RemoteEndpoint"]
 class Endpoint:
     """What both kinds of Endpoint can have.  All ``with_`` methods return the object itself."""
 
-    __slots__ = ("_hostname", "_ip_address", "_port", "_scope", "_service")
+    __slots__ = (
+        "_hop_limit",
+        "_hostname",
+        "_interface",
+        "_ip_address",
+        "_port",
+        "_protocol",
+        "_service",
+    )
 
     def __init__(self) -> None:
         self._hostname: str | None = None
         self._ip_address: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
-        self._scope: str | None = None
+        self._interface: str | None = None
         self._port: int | None = None
         self._service: str | None = None
+        self._protocol: str | None = None
+        self._hop_limit: int | None = None
 
     def with_hostname(self, hostname: str) -> Self:
         """The host's name (str), to be resolved when a Connection is made; should be fully
@@ -53,17 +63,20 @@ class Endpoint:
             raise TypeError(f"a service is a str, not {service!r}")
         if not service or any(c.isspace() or c == "\0" for c in service):
             raise ValueError(f"not the name of a service: {service!r}")
+        if service.isdecimal() and service.isascii():
+            if len(service) > 5 or int(service) > 65535:
+                raise ValueError(f"a port is a number from 0 to 65535, not {service!r}")
         self._service = service
         return self
 
     def with_ip_address(self, address: Any) -> Self:
         """An IPv4 or IPv6 address: text, packed bytes, or an ``ipaddress`` object.  Only this
         address is used then, whatever the host name would resolve to.  IPv6 text may have a zone,
-        ``fe80::1%eth0``."""
+        ``fe80::1%eth0``, which is the same as `with_interface`."""
         scope = None
         if isinstance(address, str):
-            address, _, zone = address.partition("%")
-            scope = zone or None
+            address, percent, zone = address.partition("%")
+            scope = zone if percent else None
         elif not isinstance(
             address, bytes | ipaddress.IPv4Address | ipaddress.IPv6Address
         ):
@@ -72,10 +85,46 @@ class Endpoint:
         if isinstance(found, ipaddress.IPv6Address) and found.scope_id:
             scope = found.scope_id
             found = ipaddress.IPv6Address(int(found))
-        if scope is not None and found.version == 4:
-            raise ValueError(f"an IPv4 address has no zone: {address!r}%{scope}")
+        if scope is not None:
+            if found.version == 4:
+                raise ValueError(f"an IPv4 address has no zone: {address!r}%{scope}")
+            self.with_interface(scope)
         self._ip_address = found
-        self._scope = scope
+        return self
+
+    with_address = with_ip_address  # its name in older systems
+
+    def with_interface(self, interface: str) -> Self:
+        """The name of an interface (str), ``"eth0"``; ``"any"`` stands for all, as none does.
+
+        A Local Endpoint's is the one that is used.  A Remote Endpoint's is only the zone of its
+        link-local address.
+        """
+        if not isinstance(interface, str):
+            raise TypeError(f"the name of an interface is a str, not {interface!r}")
+        if not interface or any(c.isspace() or c in "%/\0" for c in interface):
+            raise ValueError(f"not a zone, and not an interface: {interface!r}")
+        self._interface = None if interface == "any" else interface
+        return self
+
+    def with_protocol(self, protocol: str) -> Self:
+        """The protocol (str: the name of a plugin, ``"tcp"``) that this Endpoint is for: it counts
+        for stacks that have it, and there it goes before Endpoints that name none (RFC 9622
+        section 6.1.3)."""
+        if not isinstance(protocol, str):
+            raise TypeError(f"the name of a protocol is a str, not {protocol!r}")
+        if not protocol or any(c.isspace() for c in protocol):
+            raise ValueError(f"not the name of a protocol: {protocol!r}")
+        self._protocol = protocol.lower()
+        return self
+
+    def with_hop_limit(self, hops: int) -> Self:
+        """How many hops a packet may go, 1 to 255: IPv4's TTL, IPv6's hop limit."""
+        if isinstance(hops, bool) or not isinstance(hops, int):
+            raise TypeError(f"a hop limit is an int, not {hops!r}")
+        if not 1 <= hops <= 255:
+            raise ValueError(f"a hop limit is a number from 1 to 255, not {hops!r}")
+        self._hop_limit = hops
         return self
 
     @property
@@ -95,10 +144,28 @@ class Endpoint:
 
     @property
     def ip_address(self) -> str | None:
-        """The address in text form, with its zone, if one was given."""
-        if self._ip_address is None:
+        """The address in text form, with its zone if it needs one, if one was given."""
+        address = self._ip_address
+        if address is None:
             return None
-        return f"{self._ip_address}%{self._scope}" if self._scope else str(self._ip_address)
+        # Only there the address alone does not say which host is meant (RFC 4007 section 6).
+        scoped = address.version == 6 and (address.is_link_local or address.is_multicast)
+        return f"{address}%{self._interface}" if scoped and self._interface else str(address)
+
+    @property
+    def interface(self) -> str | None:
+        """The interface, if one was given."""
+        return self._interface
+
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that this is for, if one was given."""
+        return self._protocol
+
+    @property
+    def hop_limit(self) -> int | None:
+        """The hop limit, if one was given."""
+        return self._hop_limit
 
     def copy(self) -> Self:
         """An object that later changes of this one do not reach."""
@@ -116,7 +183,15 @@ class Endpoint:
     def __repr__(self) -> str:
         inside = ", ".join(
             f"{name}={value!r}"
-            for name in ("hostname", "ip_address", "port", "service")
+            for name in (
+                "hostname",
+                "ip_address",
+                "port",
+                "service",
+                "interface",
+                "protocol",
+                "hop_limit",
+            )
             if (value := getattr(self, name)) is not None
         )
         return f"{type(self).__name__}({inside})"

@@ -19,7 +19,7 @@ from ..plugins import Attempt
 from .candidates import Candidate, plugins_of
 from .racing import Race
 
-__all__ = ["Established", "Readying", "establish"]
+__all__ = ["Established", "Readying", "establish", "failure_reason"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,12 @@ def attempt_one(
     Raises TransportError, with nothing left open.
     """
     attempt = replace(
-        template, remote=candidate.remote, local=candidate.local, hostname=candidate.hostname
+        template,
+        remote=candidate.remote,
+        local=candidate.local,
+        hostname=candidate.hostname,
+        interface=candidate.interface,
+        hop_limit=candidate.hop_limit,
     )
     begun = now()
     phases = []
@@ -264,6 +269,14 @@ class _Runners:
 def _failure(
     failures: Sequence[tuple[Candidate, BaseException]], deadline: Deadline
 ) -> EstablishmentError:
-    reason = Reason.TIMEOUT if deadline.passed() else Reason.ESTABLISHMENT_FAILED
-    text = "the time is over" if deadline.passed() else "no candidate could be connected"
-    return EstablishmentError(text, reason, failures)
+    if deadline.passed():
+        return EstablishmentError("the time is over", Reason.TIMEOUT, failures)
+    reason = failure_reason([error for _, error in failures])
+    return EstablishmentError("no candidate could be connected", reason, failures)
+
+
+def failure_reason(errors: Sequence[BaseException]) -> Reason:
+    """What several failed attempts amount to: that the system forbids it, if it forbids all."""
+    if errors and all(isinstance(error, PermissionError) for error in errors):
+        return Reason.POLICY_PROHIBITED
+    return Reason.ESTABLISHMENT_FAILED

@@ -50,11 +50,12 @@ class Outgoing:
 class _Series:
     """The parts of one Message."""
 
-    __slots__ = ("ended", "expires_at", "key", "parts")
+    __slots__ = ("ended", "expires_at", "key", "parts", "waits")
 
     def __init__(self, first: Outgoing, number: int) -> None:
         self.parts: deque[Outgoing] = deque()
         self.ended = False
+        self.waits = True  # has neither begun to leave, nor been taken out
         self.expires_at = first.expires_at
         self.key = (first.final, first.priority, number)
 
@@ -65,10 +66,12 @@ class _Series:
 class Outbox:
     """`size` is the number of bytes that wait."""
 
-    __slots__ = ("_count", "_current", "_expired", "_open", "_waiting", "size")
+    __slots__ = ("_count", "_current", "_expired", "_expiries", "_open", "_waiting", "size")
 
     def __init__(self) -> None:
         self._waiting: list[_Series] = []  # a heap
+        # A heap of those that expire; what is in it and does not wait any more is passed over.
+        self._expiries: list[tuple[float, int, _Series]] = []
         self._current: _Series | None = None  # begun, and not ended
         self._open: dict[int, _Series] = {}  # by context: Messages whose end was not handed in
         self._expired: dict[int, Any] = {}  # contexts of expired Messages that have not ended
@@ -99,6 +102,8 @@ class Outbox:
             self._count += 1
             series = _Series(item, self._count)
             heapq.heappush(self._waiting, series)
+            if series.expires_at != inf:
+                heapq.heappush(self._expiries, (series.expires_at, self._count, series))
             if not item.end and item.context is not None:
                 self._open[key] = series
         series.parts.append(item)
@@ -116,6 +121,7 @@ class Outbox:
             if not self._waiting:
                 return None
             series = self._current = heapq.heappop(self._waiting)
+            series.waits = False
         if not series.parts:
             return None
         item = series.parts.popleft()
@@ -126,10 +132,14 @@ class Outbox:
 
     def expire(self, now: float) -> list[Outgoing]:
         """Remove and return every item of a Message whose lifetime is over."""
-        over = [series for series in self._waiting if series.expires_at <= now]
+        over = []
+        while self.next_expiry() <= now:
+            series = heapq.heappop(self._expiries)[2]
+            series.waits = False
+            over.append(series)
         if not over:
             return []
-        self._waiting = [series for series in self._waiting if series.expires_at > now]
+        self._waiting = [series for series in self._waiting if series.waits]
         heapq.heapify(self._waiting)
         items = [item for series in sorted(over) for item in series.parts]
         for series in over:
@@ -142,13 +152,17 @@ class Outbox:
 
     def next_expiry(self) -> float:
         """When `expire` will next have something to do; infinity if never."""
-        return min((series.expires_at for series in self._waiting), default=inf)
+        expiries = self._expiries
+        while expiries and not expiries[0][2].waits:
+            heapq.heappop(expiries)
+        return expiries[0][0] if expiries else inf
 
     def withdraw(self, item: Outgoing) -> bool:
         """Take *item* back, if its Message has not begun to leave; whether that was possible."""
         for series in self._waiting:
             if item in series.parts and len(series.parts) == 1 and series.ended:
                 self._waiting.remove(series)
+                series.waits = False
                 heapq.heapify(self._waiting)
                 self.size -= len(item.data)
                 return True
@@ -159,6 +173,7 @@ class Outbox:
         items = list(self._current.parts) if self._current else []
         items += [item for series in sorted(self._waiting) for item in series.parts]
         self._waiting = []
+        self._expiries = []
         self._current = None
         self._open.clear()
         self._expired.clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from math import inf
 
 __all__ = ["RateLimit"]
 
@@ -10,19 +12,23 @@ _WINDOW = 1.0  # seconds
 
 
 class RateLimit:
-    """A sliding window of one second.  *rate* is in bit/s."""
+    """A sliding window of one second.  *rate* is in bit/s; infinity is no limit.
+
+    A byte is not divided: below 8 bit/s one byte passes each second.
+    """
 
     __slots__ = ("_budget", "_spent", "_times")
 
     def __init__(self, rate: float) -> None:
-        self._budget = max(rate / 8, 1.0)  # bytes in any window
+        # Bytes in any window.
+        self._budget = sys.maxsize if rate == inf else max(int(rate / 8), 1)
         self._times: deque[tuple[float, int]] = deque()
         self._spent = 0
 
     def allowed(self, now: float) -> int:
         """How many bytes may pass at the time *now*."""
         self._forget(now)
-        return max(int(self._budget) - self._spent, 0)
+        return max(self._budget - self._spent, 0)
 
     def spend(self, size: int, now: float) -> None:
         """*size* bytes have passed at the time *now*."""
@@ -34,15 +40,16 @@ class RateLimit:
         self._forget(now)
         return not self._times
 
-    def wait(self, now: float) -> float:
-        """How many seconds from *now* until something may pass; 0.0 if something may."""
+    def wait(self, now: float, size: int = 1) -> float:
+        """How many seconds from *now* until *size* bytes may pass, 0.0 if they may; for more than
+        may ever pass in a second, until nothing has passed for one."""
         self._forget(now)
-        over = self._spent - int(self._budget)
-        if over < 0:
+        over = self._spent - self._budget + min(size, self._budget)
+        if over <= 0:
             return 0.0
-        for then, size in self._times:
-            over -= size
-            if over < 0:
+        for then, passed in self._times:
+            over -= passed
+            if over <= 0:
                 return then + _WINDOW - now
         return 0.0
 

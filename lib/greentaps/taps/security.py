@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ _VERSIONS = {
     "tls_1_2": ssl.TLSVersion.TLSv1_2,
     "tls_1_3": ssl.TLSVersion.TLSv1_3,
 }
-_Identity = tuple[str, str | None, str | None]
+# Between the certificates of a bundle there may be remarks in any script; `ssl` takes only ASCII.
+_REMARKS = "backslashreplace"
+# The file of the certificate, that of the key, and the key's password.
+_Identity = tuple[str, str | None, str | Callable[[], str]]
+
+
+def _no_password() -> str:
+    """Without this OpenSSL would ask at the terminal, and the whole program would wait."""
+    raise ValueError("the private key needs a password")
 
 
 class SecurityParameters:
@@ -55,14 +64,14 @@ class SecurityParameters:
         Raises OSError, or ValueError if there is no certificate in it.
         """
         if isinstance(ca, bytes | bytearray):
-            text = bytes(ca).decode("ascii", "replace")
+            text = bytes(ca).decode("ascii", _REMARKS)
         elif isinstance(ca, str | os.PathLike):
-            text = Path(ca).read_text("ascii", "replace")
+            text = Path(ca).read_text("ascii", _REMARKS)
         else:
             raise TypeError(f"ca must be a path or PEM data, not {ca!r}")
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
-        except ssl.SSLError as error:
+        except (ssl.SSLError, ValueError) as error:
             raise ValueError(f"no certificate can be read from {_shown(ca)}: {error}") from error
         self._trust.append(text)
         return self._changed()
@@ -86,12 +95,12 @@ class SecurityParameters:
         identity: _Identity = (
             os.fspath(certificate),
             None if private_key is None else os.fspath(private_key),
-            password,
+            _no_password if password is None else password,
         )
         probe = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             probe.load_cert_chain(*identity)
-        except ssl.SSLError as error:
+        except (ssl.SSLError, ValueError) as error:
             raise ValueError(f"not an identity: {identity[0]}: {error}") from error
         if role != "client":
             self._server_identities.append(identity)
@@ -115,8 +124,8 @@ class SecurityParameters:
         for name in names:
             if not isinstance(name, str):
                 raise TypeError(f"an ALPN name is a str, not {name!r}")
-            if not 1 <= len(name.encode()) <= 255:
-                raise ValueError(f"an ALPN name has 1 to 255 bytes: {name!r}")
+            if not 1 <= len(name) <= 255 or not name.isascii():
+                raise ValueError(f"an ALPN name has 1 to 255 ASCII characters: {name!r}")
         self._alpn = names
         return self._changed()
 

@@ -185,7 +185,7 @@ class Throttle:
     def __init__(
         self,
         rate: float,
-        write: Callable[[bytes], None],
+        write: Callable[[bytes | memoryview], None],
         changed: Callable[[bool], None],
         runner: Runner,
         *,
@@ -196,7 +196,7 @@ class Throttle:
         self._changed = changed
         self._runner = runner
         self._whole = whole
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[bytes | memoryview] = deque()
         self._timer: Any = None
 
     @property
@@ -229,10 +229,18 @@ class Throttle:
         if self._timer is not None:
             self._timer.close()
             self._timer = None
-        if self._waiting:
+        if not self._waiting:
+            return
+        try:
             self._pass_on()
-            if not self._waiting:
-                self._changed(False)
+        except Exception as error:
+            # Its sender has gone on long ago; those behind it must not wait for ever.
+            self._runner.collect(error)
+            if self._waiting:
+                self._timer = self._runner.call_later(0, self._go_on)
+                return
+        if not self._waiting:
+            self._changed(False)
 
     def _pass_on(self) -> None:
         time = now()
@@ -241,14 +249,15 @@ class Throttle:
             data = waiting[0]
             allowed = self._limit.allowed(time)
             if allowed < len(data) and (self._whole or not allowed):
-                wait = self._limit.wait(time)
                 if not self._whole or not self._limit.idle(time):
+                    wait = self._limit.wait(time, len(data) if self._whole else 1)
                     self._timer = self._runner.call_later(max(wait, 0.001), self._go_on)
                     return
                 allowed = len(data)
             waiting.popleft()
             if allowed < len(data):
-                waiting.appendleft(data[allowed:])
-                data = data[:allowed]
+                rest = memoryview(data)  # of a large Message only what goes is copied
+                waiting.appendleft(rest[allowed:])
+                data = bytes(rest[:allowed])
             self._limit.spend(len(data), time)
             self._write(data)

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import EstablishmentError, Reason
 from ..framers import Framer
 from ..hub import Deadline, now
 from ..plugins import Attempt, Stack, stacks
-from .candidates import choose_stacks, gather
-from .endpoint import LocalEndpoint, RemoteEndpoint
+from .candidates import Candidate, choose_stacks, gather
+from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from .establishing import Established, establish
 from .events import Events
 from .naming import resolve_local, resolve_remote
 from .properties import (
     PREFER,
+    PROHIBIT,
     REQUIRE,
     CapacityProfile,
     ConnectionProperties,
@@ -34,7 +35,9 @@ from .properties import (
 )
 from .security import SecurityParameters
 
-__all__ = ["Setup"]
+__all__ = ["Setup", "for_stack"]
+
+E = TypeVar("E", bound=Endpoint)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,14 @@ class Setup:
     def choose(self, *, server_side: bool) -> list[Stack]:
         """The stacks to try, best first.  Fails, before anything is opened, if there is none, or
         if one can never work as configured.  Raises EstablishmentError."""
+        if self.role is Role.INITIATE and not self.remote_endpoints:
+            raise EstablishmentError(
+                "Initiate needs a Remote Endpoint", Reason.INVALID_CONFIGURATION
+            )
+        if self.role is Role.LISTEN and not self.local_endpoints:
+            raise EstablishmentError("Listen needs a Local Endpoint", Reason.INVALID_CONFIGURATION)
         chosen = choose_stacks(self.properties, stacks(), secured=self.security is not None)
+        self._check_paths()
         attempt = self.attempt(Deadline(None))
         for stack in chosen:
             for plugin in stack:
@@ -74,14 +84,8 @@ class Setup:
     def establish(self, deadline: Deadline) -> Established:
         """Resolve, gather and race.  A switchpoint.  Raises EstablishmentError."""
         chosen = self.choose(server_side=False)
-        if not self.remote_endpoints:
-            raise EstablishmentError(
-                "Initiate needs a Remote Endpoint", Reason.INVALID_CONFIGURATION
-            )
         begun = now()
-        remotes = resolve_remote(self.remote_endpoints, deadline)
-        locals_ = resolve_local(self.local_endpoints, deadline, passive=False)
-        candidates = gather(chosen, remotes, locals_)
+        candidates = self._candidates(chosen, deadline)
         if not candidates:
             raise EstablishmentError(
                 "the Local and the Remote Endpoints have no address family in common",
@@ -90,6 +94,76 @@ class Setup:
         resolved = now() - begun
         established = establish(candidates, self.attempt(deadline), self.framers)
         return replace(established, phases=(("resolution", resolved), *established.phases))
+
+    def _check_paths(self) -> None:
+        """Whether the properties that choose paths agree with this machine, and with the Local
+        Endpoints.  Raises EstablishmentError."""
+        for level, domain in self.properties.get("pvd"):
+            if level is REQUIRE:
+                raise EstablishmentError(
+                    f"this machine knows no provisioning domain {domain}", Reason.NO_CANDIDATES
+                )
+        wishes = self.properties.get("interface")
+        for endpoint in self.local_endpoints:
+            name = endpoint.interface
+            if name is None:
+                continue
+            for level, wish in wishes:
+                if not isinstance(wish, str):
+                    continue
+                if (level is REQUIRE and wish != name) or (level is PROHIBIT and wish == name):
+                    raise EstablishmentError(
+                        f"the Local Endpoint is on {name}, and the property interface has "
+                        f"{str(level).lower()} {wish}",
+                        Reason.INVALID_CONFIGURATION,
+                    )
+
+    def _candidates(self, chosen: Sequence[Stack], deadline: Deadline) -> list[Candidate]:
+        """All candidates in the order of the attempts: for each Local Endpoint the stacks, for
+        each of these the addresses.  A switchpoint.  Raises EstablishmentError."""
+        resolved: dict[tuple[RemoteEndpoint, ...], list[Any]] = {}
+        locals_ = self._locals(deadline)
+        found = []
+        for local, names in locals_:
+            for stack in chosen:
+                if local is not None and not _is_for(local, stack):
+                    continue
+                ends = for_stack(self.remote_endpoints, stack)
+                if ends and ends not in resolved:
+                    resolved[ends] = resolve_remote(ends, deadline)
+                hops = _hop_limits(ends, local)
+                for candidate in gather([stack], resolved.get(ends, ()), names):
+                    found.append(
+                        replace(
+                            candidate,
+                            local=candidate.local or _from_port(local, candidate.remote),
+                            interface=local.interface if local is not None else None,
+                            hop_limit=hops.get(candidate.remote[0], hops.get(None)),
+                        )
+                    )
+        if self.properties.get("useTemporaryLocalAddress") is REQUIRE:
+            found = [candidate for candidate in found if ":" in candidate.remote[0]]
+            if not found:
+                raise EstablishmentError(
+                    "only IPv6 has temporary addresses, and there is no IPv6 address to connect to",
+                    Reason.NO_CANDIDATES,
+                )
+        return found
+
+    def _locals(self, deadline: Deadline) -> list[tuple[LocalEndpoint | None, list[Any]]]:
+        """The Local Endpoints with their socket addresses, which are none where the system
+        chooses."""
+        if not self.local_endpoints:
+            return [(None, [])]
+        return [
+            (
+                end,
+                []
+                if end.hostname is None and end.ip_address is None
+                else resolve_local([end], deadline, passive=False),
+            )
+            for end in self.local_endpoints
+        ]
 
     def with_framers(self, framers: Sequence[Framer]) -> Setup:
         """The same with other framers."""
@@ -102,6 +176,39 @@ class Setup:
             if live.is_set(name) and find_property(name).group is Group.CONNECTION:
                 properties.set(name, value)
         return replace(self, properties=properties)
+
+
+def for_stack(endpoints: Sequence[E], stack: Stack) -> tuple[E, ...]:
+    """Those of *endpoints* that count for *stack*: the ones made for a protocol in it, if there
+    are any, else those that are for all (RFC 9622 section 6.1.3)."""
+    special = tuple(end for end in endpoints if end.protocol is not None and _is_for(end, stack))
+    return special or tuple(end for end in endpoints if end.protocol is None)
+
+
+def _is_for(endpoint: Endpoint, stack: Stack) -> bool:
+    return endpoint.protocol is None or any(
+        plugin.name == endpoint.protocol for plugin in stack
+    )
+
+
+def _hop_limits(
+    remotes: Sequence[RemoteEndpoint], local: LocalEndpoint | None
+) -> dict[str | None, int | None]:
+    """The hop limits by the remote address; under None the one for all others."""
+    limits = {end.ip_address: end.hop_limit for end in remotes if end.hop_limit is not None}
+    for end in remotes:
+        if end.hop_limit is not None and end.ip_address is None:
+            limits[None] = end.hop_limit
+    if local is not None and local.hop_limit is not None:
+        limits.setdefault(None, local.hop_limit)
+    return limits
+
+
+def _from_port(local: LocalEndpoint | None, remote: Any) -> Any:
+    """The address to bind to if a Local Endpoint has a port alone; else None."""
+    if local is None or not local.port:
+        return None
+    return ("::" if ":" in remote[0] else "0.0.0.0", local.port)
 
 
 def plain(value: Any) -> Any:

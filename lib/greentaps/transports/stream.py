@@ -48,6 +48,7 @@ _ECANCELED = pyuv.errno.UV_ECANCELED
 _UVError = pyuv.error.UVError
 _LINGER_NONE = struct.pack("ii", 1, 0)
 _READ_SIZE = 65536
+_TCP_CLOSE = 7  # the state in struct tcp_info of a connection that is over
 _DRAIN_READS = 16  # 1 MiB: more than this is not there by chance
 MODES = ("r", "w", "rw")
 
@@ -197,13 +198,16 @@ class Transport(StreamTransport):
         self._stop_delivery_timer()
         if self._handle.closed:
             return
-        if options.unacknowledged(self._handle):
+        if not options.unacknowledged(self._handle):
+            self._await_delivery = False
+            self._finish_close()
+        elif _is_dead(self._handle):
+            # A reset that came behind the peer's end, where nobody reads any more.
+            self._fail(errno.ECONNRESET, "close")
+        else:
             self._delivery_timer = self._runner.call_later(
                 seconds, self._look_for_delivery, min(2 * seconds, _LAST_LOOK)
             )
-        else:
-            self._await_delivery = False
-            self._finish_close()
 
     def _stop_delivery_timer(self) -> None:
         if self._delivery_timer is not None:
@@ -452,3 +456,12 @@ def _is_socket(handle: Any) -> bool:
     """Whether *handle* may be read behind libuv's back.  Not a Pipe for IPC, where that would lose
     handles, nor a TTY, where it might block."""
     return isinstance(handle, pyuv.TCP) or (isinstance(handle, pyuv.Pipe) and not handle.ipc)
+
+
+def _is_dead(handle: Any) -> bool:
+    """Whether a TCP connection has ended: nothing that is unacknowledged ever will be."""
+    try:
+        with options.socket_of(handle) as here:
+            return here.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+    except (OSError, AttributeError):  # closed, or a system without TCP_INFO
+        return False

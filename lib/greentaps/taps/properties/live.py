@@ -284,7 +284,7 @@ class ConnectionProperties:
             old = self.get(row.name)
             try:
                 self._assign(row, checked)
-            except PropertyError:
+            except BaseException:
                 for earlier, was, shared, own in reversed(done):
                     self._tell_back(earlier, was)
                     self._shared.values, self._own = shared, own
@@ -330,8 +330,9 @@ class ConnectionProperties:
         for member in (self, *others):
             try:
                 _apply(member, name, value, old)
-            except PropertyError as error:
-                if member is not self and member._split is not None:
+            except BaseException as error:
+                may_leave = member is not self and member._split is not None
+                if may_leave and isinstance(error, PropertyError):
                     leaving.append((member, error))
                     continue
                 for one in reversed(told):
