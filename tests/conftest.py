@@ -5,15 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import ssl
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
-import greenlet
 import pytest
+import pyuv
 from greentaps.certificates import CertificateAuthority
-from greentaps.hub import get_runner, now
+from greentaps.hub import Runner, get_runner, now
 
 # How long a test's handles and greenlets may take to be gone after its end, in seconds.  A failed
 # TLS session lingers for one second so that its alert arrives.
@@ -66,18 +67,26 @@ def descriptors() -> dict[int, str]:
     return found
 
 
-def live_greenlets() -> list[greenlet.greenlet]:
-    """Greenlets that have been started and have not ended, but for the hub and main ones."""
-    hub = gevent.get_hub()
-    return [
-        found
-        for found in gc.get_objects()
-        if isinstance(found, greenlet.greenlet)
-        and found
-        and found is not hub
-        and found.parent is hub
-        and not found.dead
-    ]
+_spawned: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
+gevent.Greenlet.add_spawn_callback(_spawned.add)
+
+
+def live_greenlets() -> list[gevent.Greenlet]:
+    """The greenlets that were spawned in this test and have not ended."""
+    return [found for found in _spawned if not found.dead]
+
+
+_warm: weakref.WeakSet[Runner] = weakref.WeakSet()
+
+
+def _warm_up(runner: Runner) -> None:
+    """Have made what is made on first use and then kept: the descriptors of gevent's thread pool
+    and child watcher, and the spare one that libuv opens with a loop's first stream."""
+    if runner not in _warm:
+        _warm.add(runner)
+        runner.hub.threadpool  # noqa: B018
+        runner.hub.loop.install_sigchld()
+        runner.discard(pyuv.TCP(runner.loop))
 
 
 @pytest.fixture(autouse=True)
@@ -87,14 +96,15 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     runner = get_runner()
-    greenlets = set(map(id, live_greenlets()))
-    gevent.get_hub().threadpool  # noqa: B018 - its descriptors are made on first use
+    _warm_up(runner)
+    _spawned.clear()
+    owned = runner.owners
     before = descriptors()
     yield
     deadline = now() + PATIENCE
     while True:
-        owners = [] if runner.closed else list(runner.owners)
-        left = [found for found in live_greenlets() if id(found) not in greenlets]
+        owners = [] if runner.closed else list(runner.owners - owned)
+        left = live_greenlets()
         extra = {
             number: what
             for number, what in descriptors().items()

@@ -1248,23 +1248,29 @@ def test_an_idle_loop_costs_no_uv_runs(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif("GREENTAPS_INNER" in os.environ, reason="this is the inner run")
 def test_all_of_this_under_the_other_gevent_loop():
+    """gevent's own libuv loop now and then corrupts the heap when greenlets are killed, also
+    without any code of ours.  A run that a signal has ended says nothing, so it is made again; one
+    that has failed a test has failed."""
     other = "libev-cext" if ON_LIBUV else "libuv"
     here = Path(__file__)
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
-            # gevent warns of a timer of its own that it starts after a fork.
-            *("-W", "ignore:libuv only supports millisecond:UserWarning", str(here)),
-        ],
-        env={
-            **os.environ,
-            "GEVENT_LOOP": other,
-            "GREENTAPS_INNER": "1",
-            "PYTHONPATH": str(here.parent.parent / "lib"),
-        },
-        cwd=here.parent.parent,
-        capture_output=True,
-        timeout=100,
-        check=False,
-    )
+    for _ in range(4):
+        result = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+                # gevent warns of a timer of its own that it starts after a fork.
+                *("-W", "ignore:libuv only supports millisecond:UserWarning", str(here)),
+            ],
+            env={
+                **os.environ,
+                "GEVENT_LOOP": other,
+                "GREENTAPS_INNER": "1",
+                "PYTHONPATH": str(here.parent.parent / "lib"),
+            },
+            cwd=here.parent.parent,
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        if result.returncode >= 0:
+            break
     assert result.returncode == 0, result.stdout.decode()[-5000:] + result.stderr.decode()[-2000:]

@@ -29,12 +29,13 @@ from typing import Any, ClassVar
 
 import pyuv
 
+from ..errors import TransportError
 from ..transports import Transport, options
 from ..transports.handles import connect_tcp, listen_tcp
 from ..transports.listening import Listening
 from . import ALWAYS, EITHER, NEVER, Attempt, Offer, Plugin
 
-__all__ = ["Tcp"]
+__all__ = ["Tcp", "configure"]
 
 BACKLOG = 128
 # So many retransmissions in a row are worth a SoftError.
@@ -66,19 +67,19 @@ class Tcp(Plugin):
             attempt.remote,
             attempt.deadline,
             local=attempt.local,
-            prepare=lambda handle: _configure(handle, attempt.options),
+            prepare=lambda handle: _configure(handle, attempt, local=False),
         )
         return Transport(handle, attempt.hostname)
 
     def listen(self, attempt: Attempt, deliver: Callable[[Any], None]) -> Any:
         def accepted(handle: Any) -> None:
             try:
-                _configure(handle, attempt.options)
+                _configure(handle, attempt, local=True)
             except (OSError, pyuv.error.UVError):
                 pass  # the connection is gone already, which its first use tells better
             deliver(Transport(handle))
 
-        handle = listen_tcp(attempt.local)
+        handle = listen_tcp(attempt.local, lambda here: configure(here, attempt))
         listening = Listening(handle, handle.getsockname(), accepted)
         try:
             listening.listen(BACKLOG)
@@ -105,8 +106,33 @@ class Tcp(Plugin):
         return f"{retransmits} retransmissions without an acknowledgement"
 
 
-def _configure(handle: Any, wanted: Mapping[str, Any]) -> None:
-    """Set on a new socket what the application has asked for.  Raises OSError."""
+def configure(here: socket.socket, attempt: Attempt) -> None:
+    """Set on a new socket of any protocol what the application has asked for of IP.  Raises
+    OSError."""
+    if attempt.interface is not None:
+        options.bind_to_interface(here, attempt.interface)
+    if attempt.hop_limit is not None:
+        options.set_hop_limit(here, attempt.hop_limit)
+    temporary = attempt.options.get("useTemporaryLocalAddress")
+    if temporary is not None:
+        options.prefer_temporary_address(here, temporary)
+
+
+def _configure(handle: Any, attempt: Attempt, *, local: bool) -> None:
+    """Set on a new socket what the application has asked for; *local* says that the addresses are
+    chosen.  Raises TransportError."""
+    try:
+        if not local:
+            with options.socket_of(handle) as here:
+                configure(here, attempt)
+        _configure_tcp(handle, attempt.options)
+    except TransportError:
+        raise
+    except OSError as error:
+        raise TransportError.from_errno(error.errno or 0, "socket option", attempt.remote) from error
+
+
+def _configure_tcp(handle: Any, wanted: Mapping[str, Any]) -> None:
     # A Message is on its way when it is sent; what should wait is sent as a batch.
     handle.nodelay(True)
     if wanted.get("connCapacityProfile"):

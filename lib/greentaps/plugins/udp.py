@@ -32,6 +32,7 @@ from typing import Any, ClassVar
 from ..transports import options
 from ..transports.flow import FlowListener, connect_flow
 from . import ALWAYS, NEVER, Attempt, Offer, Plugin
+from .tcp import configure
 
 __all__ = ["Udp"]
 
@@ -57,18 +58,25 @@ class Udp(Plugin):
     }
 
     def open(self, attempt: Attempt, below: Any) -> Any:
-        flow = connect_flow(attempt.remote, attempt.local)
+        flow = connect_flow(
+            attempt.remote, attempt.local, lambda here: configure(here, attempt)
+        )
         self._configure(flow.get_extra_info("handle"), attempt)
         return flow
 
     def listen(self, attempt: Attempt, deliver: Callable[[Any], None]) -> Any:
-        listener = FlowListener(attempt.local, deliver, admit=attempt.admit)
+        listener = FlowListener(
+            attempt.local,
+            deliver,
+            admit=attempt.admit,
+            prepare=lambda here: configure(here, attempt),
+        )
         self._configure(listener.handle, attempt)
         return listener
 
     def apply(self, transport: Any, name: str, value: Any) -> None:
         if name == "connCapacityProfile":
-            options.set_capacity(transport.get_extra_info("handle"), value)
+            transport.set_capacity(value)
 
     def _configure(self, handle: Any, attempt: Attempt) -> None:
         dscp = attempt.options.get("connCapacityProfile")

@@ -33,7 +33,6 @@ from ..errors import (
     SendError,
     SwitchpointError,
     TapsError,
-    Timeout,
     TransportError,
     show_address,
 )

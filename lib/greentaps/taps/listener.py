@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -56,16 +57,16 @@ class Listener(ListenerHandlers):
         self._paused = False
         self._stopped = False
 
-    def open(self, stack: Stack, local: Any) -> Any:
-        """For `Preconnection.listen`: listen at the socket address *local* with *stack*; returns
-        the address that it has become.  A switchpoint.  Raises TransportError."""
+    def open(self, stack: Stack, local: Any, endpoint: LocalEndpoint) -> Any:
+        """For `Preconnection.listen`: listen at the socket address *local*, which is one of
+        *endpoint*'s, with *stack*; returns the address that it has become.  A switchpoint.
+        Raises TransportError."""
         bottom = stack[-1]
-        attempt = Attempt(
+        attempt = replace(
+            self._attempt,
             local=local,
-            options=self._attempt.options,
-            security=self._attempt.security,
-            deadline=self._attempt.deadline,
-            admit=self._attempt.admit,
+            interface=endpoint.interface,
+            hop_limit=endpoint.hop_limit,
         )
 
         def deliver(transport: Any) -> None:
@@ -120,7 +121,7 @@ class Listener(ListenerHandlers):
             transport.abort(TransportError("the framers of the connection took too long"))
 
     def _ready(self, established: Established) -> None:
-        connection = Connection(self._setup)
+        connection = Connection(replace(self._setup, events=None))
         try:
             connection.adopt(established)
         except EstablishmentError:
@@ -135,8 +136,9 @@ class Listener(ListenerHandlers):
         while waiting and self._left > 0:
             if self._wants("connection_received"):
                 self._left -= 1
-                connection = waiting.popleft()
-                self._tell("connection_received", connection)
+                assert self._events is not None
+                handler = self._events.handlers["connection_received"]
+                self._events.call(self._deliver, handler, waiting.popleft())
                 continue
             while self._acceptors and self._acceptors[0].done:
                 self._acceptors.popleft()
@@ -146,12 +148,13 @@ class Listener(ListenerHandlers):
                 self._left -= 1
                 waiting.popleft()
 
+    def _deliver(self, handler: Any, connection: Connection) -> None:
+        """The ConnectionReceived event.  Those of the Connection itself come after it."""
+        connection.begin_events(self._setup.events)
+        handler(connection)
+
     def _wants(self, event: str) -> bool:
         return self._events is not None and event in self._events.handlers
-
-    def _tell(self, event: str, subject: Any) -> None:
-        assert self._events is not None
-        self._events.call(self._events.handlers[event], subject)
 
     def on_connection_received(self, handler: Any) -> None:
         super().on_connection_received(handler)
@@ -181,6 +184,7 @@ class Listener(ListenerHandlers):
         if self._waiting and self._left > 0 and not self._acceptors:
             self._left -= 1
             connection = self._waiting.popleft()
+            connection.begin_events(self._setup.events)
             self._regulate()
             return connection
         if self._stopped:
@@ -197,6 +201,7 @@ class Listener(ListenerHandlers):
             elif parked in self._acceptors:
                 self._acceptors.remove(parked)
             raise
+        connection.begin_events(self._setup.events)
         self._regulate()
         return connection
 

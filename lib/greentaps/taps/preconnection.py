@@ -15,13 +15,14 @@ from ..hub import Deadline, switchpoint, wait_until_idle
 from ..plugins import Stack
 from .connection import Connection, SentHandler
 from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
+from .establishing import failure_reason
 from .events import ConnectionHandlers, Events, ListenerHandlers
 from .listener import Listener
 from .message import MessageContext
 from .naming import resolve_local, resolve_remote
 from .properties import Role, TransportProperties
 from .security import SecurityParameters
-from .setup import Setup
+from .setup import Setup, for_stack
 
 __all__ = ["Preconnection"]
 
@@ -154,18 +155,31 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
     def _listen(self, deadline: Deadline) -> Listener:
         setup = self._setup(Role.LISTEN)
         chosen = setup.choose(server_side=True)
-        if not setup.local_endpoints:
-            raise EstablishmentError("Listen needs a Local Endpoint", Reason.INVALID_CONFIGURATION)
-        locals_ = resolve_local(setup.local_endpoints, deadline, passive=True)
+        locals_ = [
+            (end, resolve_local([end], deadline, passive=True)) for end in setup.local_endpoints
+        ]
         listener = Listener(
             setup, setup.attempt(Deadline(None), admit=_filter(setup.remote_endpoints, deadline))
         )
         try:
-            for local in locals_:
-                address = local
-                for stack in chosen:
-                    # One port for all protocols, also where the system has chosen it.
-                    address = (address[0], _open(listener, stack, address)[1], *address[2:])
+            taken = set()
+            for end, names in locals_:
+                for address in names:
+                    for stack in chosen:
+                        if end not in for_stack(setup.local_endpoints, stack):
+                            continue
+                        key = (stack, address, end.interface)
+                        if key in taken:
+                            continue
+                        taken.add(key)
+                        # One port for all protocols, also where the system has chosen it.
+                        port = _open(listener, stack, address, end)[1]
+                        address = (address[0], port, *address[2:])
+            if not taken:
+                raise EstablishmentError(
+                    "no Local Endpoint is for a protocol that has what is asked for",
+                    Reason.INVALID_CONFIGURATION,
+                )
         except BaseException:
             listener.stop()
             raise
@@ -225,10 +239,10 @@ def _filter(
     return admit
 
 
-def _open(listener: Listener, stack: Stack, local: Any) -> Any:
+def _open(listener: Listener, stack: Stack, local: Any, endpoint: LocalEndpoint) -> Any:
     try:
-        return listener.open(stack, local)
+        return listener.open(stack, local, endpoint)
     except (TransportError, Timeout) as error:
         raise EstablishmentError(
-            "cannot listen", Reason.ESTABLISHMENT_FAILED, [(local, error)]
+            "cannot listen", failure_reason([error]), [(local, error)]
         ) from error

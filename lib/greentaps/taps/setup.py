@@ -131,14 +131,13 @@ class Setup:
                 ends = for_stack(self.remote_endpoints, stack)
                 if ends and ends not in resolved:
                     resolved[ends] = resolve_remote(ends, deadline)
-                hops = _hop_limits(ends, local)
                 for candidate in gather([stack], resolved.get(ends, ()), names):
                     found.append(
                         replace(
                             candidate,
                             local=candidate.local or _from_port(local, candidate.remote),
                             interface=local.interface if local is not None else None,
-                            hop_limit=hops.get(candidate.remote[0], hops.get(None)),
+                            hop_limit=_hop_limit(ends, local),
                         )
                     )
         if self.properties.get("useTemporaryLocalAddress") is REQUIRE:
@@ -191,17 +190,9 @@ def _is_for(endpoint: Endpoint, stack: Stack) -> bool:
     )
 
 
-def _hop_limits(
-    remotes: Sequence[RemoteEndpoint], local: LocalEndpoint | None
-) -> dict[str | None, int | None]:
-    """The hop limits by the remote address; under None the one for all others."""
-    limits = {end.ip_address: end.hop_limit for end in remotes if end.hop_limit is not None}
-    for end in remotes:
-        if end.hop_limit is not None and end.ip_address is None:
-            limits[None] = end.hop_limit
-    if local is not None and local.hop_limit is not None:
-        limits.setdefault(None, local.hop_limit)
-    return limits
+def _hop_limit(remotes: Sequence[RemoteEndpoint], local: LocalEndpoint | None) -> int | None:
+    ends: tuple[Endpoint, ...] = (*remotes, *([] if local is None else [local]))
+    return next((end.hop_limit for end in ends if end.hop_limit is not None), None)
 
 
 def _from_port(local: LocalEndpoint | None, remote: Any) -> Any:

@@ -130,17 +130,26 @@ class Flow(BaseTransport):
         """As `write`, with IP options for this datagram alone.  Raises also OSError."""
         handle = self._get_handle()
         before = _dscp_of(handle) if dscp is not None else 0
+        if self._state is not OPEN:
+            self._refuse()
         try:
             if dscp is not None:
                 options.set_capacity(handle, dscp)
             if dont_fragment:
                 options.set_dont_fragment(handle, True)
-            self.write(data)
+            self._write_unmarked(data)
         finally:
             if dont_fragment:
                 options.set_dont_fragment(handle, False)
             if dscp is not None:
                 options.set_capacity(handle, before)
+
+    def set_capacity(self, dscp: int) -> None:
+        """Mark all further datagrams with a DSCP (0 to 63).  Raises OSError."""
+        options.set_capacity(self._get_handle(), dscp)
+
+    def _write_unmarked(self, data: bytes) -> None:
+        self.write(data)
 
     def can_write_eof(self) -> bool:
         """UDP has no end to send: False."""
@@ -175,8 +184,12 @@ def _dscp_of(handle: Any) -> int:
         return here.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) >> 2
 
 
-def _bound(local: Any, remote: Any) -> socket.socket:
-    """A non-blocking UDP socket bound to *local*, or of *remote*'s family."""
+Prepare = Callable[[socket.socket], None]
+
+
+def _bound(local: Any, remote: Any, prepare: Prepare | None) -> socket.socket:
+    """A non-blocking UDP socket bound to *local*, or of *remote*'s family; *prepare* is called
+    with it before that."""
     name = local or remote
     family = socket.AF_INET6 if ":" in name[0] else socket.AF_INET
     try:
@@ -187,6 +200,8 @@ def _bound(local: Any, remote: Any) -> socket.socket:
         made.setblocking(False)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if prepare is not None:
+            prepare(made)
         if local is not None:
             made.bind(local)
     except OSError as error:
@@ -299,12 +314,13 @@ class _Lift:
         self._flow._lost()
 
 
-def connect_flow(remote: Any, local: Any = None) -> Flow:
-    """A flow to the socket address *remote*, from *local* if given.  Nothing is sent.
+def connect_flow(remote: Any, local: Any = None, prepare: Prepare | None = None) -> Flow:
+    """A flow to the socket address *remote*, from *local* if given.  Nothing is sent.  *prepare*
+    is called with the socket before it is bound, and may raise OSError.
 
     Raises TransportError: no route, or the local port is taken.
     """
-    made = _bound(local, remote)
+    made = _bound(local, remote, prepare)
     try:
         handle = _opened(made)
     except BaseException:
@@ -326,11 +342,12 @@ def connect_flow(remote: Any, local: Any = None) -> Flow:
 class _PeerFlow(Flow):
     """A flow through the socket of a `FlowListener`."""
 
-    __slots__ = ("_listener", "tick")
+    __slots__ = ("_dscp", "_listener", "tick")
 
     def __init__(self, listener: FlowListener, remote: Any) -> None:
         super().__init__(listener.runner, remote)
         self._listener = listener
+        self._dscp: int | None = None  # where it is not the listener's
         self.tick = listener.tick
         self._runner.adopt(self)
 
@@ -370,8 +387,24 @@ class _PeerFlow(Flow):
             data = as_bytes(data)
         if self._state is not OPEN:
             self._refuse()
+        if self._dscp is None:
+            self._write_unmarked(data)
+        else:
+            self.write_marked(data)
+
+    def _write_unmarked(self, data: Any) -> None:
         self.tick = self._listener.tick
         self._listener.send(data, self._remote)
+
+    def write_marked(
+        self, data: Any, *, dscp: int | None = None, dont_fragment: bool = False
+    ) -> None:
+        super().write_marked(
+            data, dscp=self._dscp if dscp is None else dscp, dont_fragment=dont_fragment
+        )
+
+    def set_capacity(self, dscp: int) -> None:
+        self._dscp = dscp  # the socket is not this flow's alone
 
     def _get_handle(self) -> Any:
         return self._listener.handle
@@ -382,7 +415,8 @@ class FlowListener:
 
     *deliver* is called with each new flow, which holds its first datagram until it is started.
     *admit*, if given, says of a peer's address whether it may have one.  *idle_timeout* (seconds)
-    and *max_flows* bound what is kept.  Raises TransportError.
+    and *max_flows* bound what is kept.  *prepare* is called with the socket before it is bound, and
+    may raise OSError.  Raises TransportError.
     """
 
     def __init__(
@@ -393,9 +427,10 @@ class FlowListener:
         admit: Callable[[Any], bool] | None = None,
         idle_timeout: float = IDLE_TIMEOUT,
         max_flows: int = MAX_FLOWS,
+        prepare: Prepare | None = None,
     ) -> None:
         self.runner = get_runner()
-        made = _bound(local, None)
+        made = _bound(local, None, prepare)
         try:
             self.handle = _opened(made)
         except BaseException:

@@ -260,8 +260,11 @@ def _is_tcp(descriptor: int) -> bool:
 # -- Listening --
 
 
-def listen_tcp(local: tuple[Any, ...]) -> Any:
-    """A pyuv.TCP bound to the socket address *local*, not yet listening.
+def listen_tcp(
+    local: tuple[Any, ...], prepare: Callable[[socket.socket], None] | None = None
+) -> Any:
+    """A pyuv.TCP bound to the socket address *local*, not yet listening.  *prepare* is called
+    with the socket before it is bound, and may raise OSError.
 
     Raises TransportError: what bind(2) says, said here and not only at listen(2).
     """
@@ -277,6 +280,8 @@ def listen_tcp(local: tuple[Any, ...]) -> Any:
             # An address of one family is one family: "::" beside "0.0.0.0" must both work.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
+            if prepare is not None:
+                prepare(bound)
             bound.bind(local)
         except OSError as error:
             raise _from_oserror(error, "bind", local) from error

@@ -20,9 +20,12 @@ import pyuv
 from ..errors import TransportError
 
 __all__ = [
+    "bind_to_interface",
     "mtu",
+    "prefer_temporary_address",
     "set_capacity",
     "set_dont_fragment",
+    "set_hop_limit",
     "set_keep_alive",
     "set_user_timeout",
     "socket_of",
@@ -33,6 +36,9 @@ __all__ = [
 _IP_MTU, _IPV6_MTU = 14, 24
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _PMTUDISC_WANT, _PMTUDISC_DO = 1, 2
+_SO_BINDTODEVICE = 25
+_IPV6_ADDR_PREFERENCES, _PREFER_TEMPORARY, _PREFER_PUBLIC = 72, 1, 2
+_INT_MAX = 2**31 - 1
 
 
 @contextlib.contextmanager
@@ -63,7 +69,7 @@ def set_capacity(handle: Any, dscp: int) -> None:
 def set_user_timeout(handle: Any, seconds: float | None) -> None:
     """How long TCP tolerates unacknowledged data; None for the system's default.  Raises
     OSError."""
-    milliseconds = 0 if seconds is None else max(int(seconds * 1000), 1)
+    milliseconds = 0 if seconds is None else min(max(int(seconds * 1000), 1), _INT_MAX)
     with socket_of(handle) as here:
         here.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
@@ -88,6 +94,27 @@ def set_dont_fragment(handle: Any, on: bool) -> None:
             here.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, value)
         else:
             here.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, value)
+
+
+def bind_to_interface(here: socket.socket, name: str) -> None:
+    """Have a socket use one interface only.  Raises OSError: no such interface, or not allowed."""
+    here.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, name.encode() + b"\0")
+
+
+def set_hop_limit(here: socket.socket, hops: int) -> None:
+    """How many hops what is sent may go: IPv4's TTL, IPv6's hop limit.  Raises OSError."""
+    if here.family == socket.AF_INET6:
+        here.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+    else:
+        here.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+
+
+def prefer_temporary_address(here: socket.socket, wanted: bool) -> None:
+    """Whether an IPv6 socket that is not bound is to use a temporary address (RFC 8981) or a
+    public one (RFC 5014).  Raises OSError."""
+    if here.family == socket.AF_INET6:
+        which = _PREFER_TEMPORARY if wanted else _PREFER_PUBLIC
+        here.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, which)
 
 
 def mtu(remote: tuple[Any, ...]) -> int | None:
