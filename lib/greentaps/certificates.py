@@ -6,7 +6,7 @@ it, and for a few hours.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 __all__ = ["CertificateAuthority", "Identity"]
 
-_HOUR = datetime.timedelta(hours=1)
+_HOUR = dt.timedelta(hours=1)
+_LONGEST_NAME = 64  # what X.509 allows a common name
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,13 @@ class CertificateAuthority:
         key = ec.generate_private_key(ec.SECP256R1())
         end = _now() + (-_HOUR if expired else 12 * _HOUR)
         certificate = (
-            _builder(_common_name(names[0]), self._name, key.public_key(), _now() - 48 * _HOUR, end)
+            _builder(
+                _common_name(names[0][:_LONGEST_NAME]),
+                self._name,
+                key.public_key(),
+                _now() - 48 * _HOUR,
+                end,
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(for_ca=False), critical=True)
             .add_extension(
@@ -101,8 +108,8 @@ class CertificateAuthority:
         )
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _common_name(name: str) -> x509.Name:
@@ -120,8 +127,8 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey,
-    start: datetime.datetime,
-    end: datetime.datetime,
+    start: dt.datetime,
+    end: dt.datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
+from .errors import GreentapsError
 
 __all__ = ["main"]
 
@@ -38,19 +39,55 @@ def _parser() -> argparse.ArgumentParser:
             "or --connect: one of the two sides, to be run by hand."
         ),
     )
-    demo.add_argument("--file", type=Path, help="the file to send (default: made on the spot)")
+    demo.add_argument("--file", type=_file, help="the file to send (default: made on the spot)")
     demo.add_argument(
-        "--size", type=int, default=32, metavar="MB", help="size of the file made (default: 32)"
+        "--size", type=_size, default=32, metavar="MB", help="size of the file made (default: 32)"
     )
     side = demo.add_mutually_exclusive_group()
-    side.add_argument("--listen", metavar="PORT", help="only listen, on this port of 127.0.0.1")
-    side.add_argument("--connect", metavar="HOST:PORT", help="only connect to a listening one")
-    demo.add_argument(
-        "--identity", type=Path, metavar="PEM", help="with --listen: certificate and private key"
+    side.add_argument(
+        "--listen", type=_port, metavar="PORT", help="only listen, on this port of 127.0.0.1"
     )
-    demo.add_argument("--trust", type=Path, metavar="PEM", help="with --connect: whom to trust")
+    side.add_argument(
+        "--connect", type=_place, metavar="HOST:PORT", help="only connect to a listening one"
+    )
+    demo.add_argument(
+        "--identity", type=_file, metavar="PEM", help="with --listen: certificate and private key"
+    )
+    demo.add_argument("--trust", type=_file, metavar="PEM", help="with --connect: whom to trust")
     demo.set_defaults(command=_demo)
     return parser
+
+
+# What argparse makes of an argument.  It says what is wrong, and exits with status 2.
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    if not path.stat().st_size:
+        raise argparse.ArgumentTypeError(f"the file {text!r} is empty")
+    return path
+
+
+def _size(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= len(text) <= 6 and int(text)):
+        raise argparse.ArgumentTypeError(f"a size is a number of megabytes from 1 on, not {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> str:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+    return text
+
+
+def _place(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host:
+        raise argparse.ArgumentTypeError(f"HOST:PORT is needed, not {text!r}")
+    _port(port)
+    return text
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -85,9 +122,6 @@ def _demo(options: argparse.Namespace) -> int:
     if options.connect is not None and options.trust is None:
         print("greentaps demo: --connect needs --trust", file=sys.stderr)
         return 2
-    if options.size < 1:
-        print("greentaps demo: --size must be at least 1", file=sys.stderr)
-        return 2
     try:
         from . import demo
     except ModuleNotFoundError as error:
@@ -95,8 +129,15 @@ def _demo(options: argparse.Namespace) -> int:
             raise
         print("greentaps demo: needs rich: pip install 'greentaps[demo]'", file=sys.stderr)
         return 2
-    if options.listen is not None:
-        return demo.listen(options.listen, options.identity)
-    if options.connect is not None:
-        return demo.connect(options.connect, options.trust, options.file, options.size)
-    return demo.both(options.file, options.size)
+    try:
+        if options.listen is not None:
+            return demo.listen(options.listen, options.identity)
+        if options.connect is not None:
+            return demo.connect(options.connect, options.trust, options.file, options.size)
+        return demo.both(options.file, options.size)
+    except ValueError as error:  # what is in a file, or a name, cannot be used
+        print(f"greentaps demo: {error}", file=sys.stderr)
+        return 2
+    except (GreentapsError, OSError) as error:
+        print(f"greentaps demo: {error}", file=sys.stderr)
+        return 1

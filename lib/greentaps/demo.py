@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -55,7 +56,8 @@ def listen(port: str, identity: Path) -> int:
         security_parameters=SecurityParameters().add_identity(identity, role="server"),
     ).add_framer(LengthPrefixFramer())
     with preconnection.listen() as listener:
-        print(f"listening on 127.0.0.1:{listener.local_endpoints[0].port}", flush=True)
+        sys.stdout.write(f"listening on 127.0.0.1:{listener.local_endpoints[0].port}\n")
+        sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             for connection in listener:
                 spawn(_echo, connection)
@@ -79,7 +81,9 @@ def both(file: Path | None, megabytes: int) -> int:
         console.print("[bold]A file there and back[/], between two processes")
         with _listener(identity) as port:
             status = connect(f"localhost:{port}", trust, file, megabytes)
-        console.print("\n[bold]The same client, and a listener with a certificate it cannot trust[/]")
+        console.print(
+            "\n[bold]The same client, and a listener with a certificate it cannot trust[/]"
+        )
         with _listener(wrong) as port:
             status |= _refused(port, trust)
     verdict = "[red]something is not as it should be[/]" if status else "[green]all is well[/]"
@@ -113,19 +117,18 @@ def _preconnection(host: str, port: str, trust: Path) -> Preconnection:
 def connect(where: str, trust: Path, file: Path | None, megabytes: int) -> int:
     """Send a file to an echoing listener at *where* ("host:port") and check what comes back."""
     host, _, port = where.rpartition(":")
-    with contextlib.ExitStack() as stack:
-        if file is None:
-            file = stack.enter_context(_made_file(megabytes))
-        try:
-            connection = stack.enter_context(
-                _preconnection(host, port, trust).initiate(timeout=TIMEOUT)
-            )
+    preconnection = _preconnection(host, port, trust)
+    try:
+        with contextlib.ExitStack() as stack:
+            if file is None:
+                file = stack.enter_context(_made_file(megabytes))
+            connection = stack.enter_context(preconnection.initiate(timeout=TIMEOUT))
             _describe(connection)
             with time_limit(LONGEST):
                 return _there_and_back(connection, file)
-        except (GreentapsError, OSError) as error:
-            console.print(f"[red]{type(error).__name__}:[/] {error}", markup=True)
-            return 1
+    except (GreentapsError, OSError) as error:
+        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
+        return 1
 
 
 @contextlib.contextmanager
@@ -163,18 +166,34 @@ def _there_and_back(connection: Connection, file: Path) -> int:
             with file.open("rb") as source:
                 left = size
                 while left:
-                    data = source.read(MESSAGE_SIZE)
+                    data = source.read(min(MESSAGE_SIZE, left))
+                    if not data:
+                        raise OSError(f"{file} has become shorter meanwhile")
                     sent.update(data)
                     left -= len(data)
                     final = MessageContext().add("final", not left)
                     connection.send(data, final, timeout=TIMEOUT)
                     progress.advance(out, len(data))
 
-        sender = spawn(send_all)
-        for message in connection:
-            received.update(message.data)
-            progress.advance(back, len(message.data))
-        sender.get()
+        failures: list[Exception] = []
+
+        def sending() -> None:
+            try:
+                send_all()
+            except Exception as error:
+                failures.append(error)
+                connection.abort()  # so that nobody waits for the rest
+
+        sender = spawn(sending)
+        try:
+            for message in connection:
+                received.update(message.data)
+                progress.advance(back, len(message.data))
+        except GreentapsError:
+            if failures:
+                raise failures[0] from None
+            raise
+        sender.join()
     seconds = time.perf_counter() - begun
     same = sent.digest() == received.digest()
     console.print(f"  transfer   {size / 1e6:.1f} MB each way in {seconds:.2f} s")

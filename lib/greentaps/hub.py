@@ -158,12 +158,11 @@ class Runner:
 
     # -- Waking greenlets --
 
-    def make_ready(self, parked: Parked[Any]) -> None:
-        """Switch to *parked*'s greenlet when this is next possible: never from in here."""
-        self._ready.append(parked)
-        if not self._running and not self._resume_scheduled:
-            self._resume_scheduled = True
-            self.hub.loop.run_callback(self._resume)
+    # `Parked` appends itself to `_ready`; inside a run `_run` sees to it, else this does.
+
+    def _schedule_resume(self) -> None:
+        self._resume_scheduled = True
+        self.hub.loop.run_callback(self._resume)
 
     def _resume(self) -> None:
         self._resume_scheduled = False
@@ -177,8 +176,7 @@ class Runner:
                 except BaseException as error:  # a raw greenlet died of it; its parent is the hub
                     self.report(greenlet, error)
         if ready and not self._resume_scheduled:
-            self._resume_scheduled = True
-            self.hub.loop.run_callback(self._resume)
+            self._schedule_resume()
 
     # -- Services for callbacks --
 
@@ -332,7 +330,7 @@ class Runner:
         self._failures.clear()
         if self.hub.__dict__.get("destroy") is self._destroy:
             del self.hub.destroy
-        if self._ready:  # woken while `make_ready` counted on the end of a run
+        if self._ready:  # woken while a run was under way
             self._resume_scheduled = True
             self.hub.loop.run_callback(self._resume)
 
@@ -516,7 +514,10 @@ class Parked(Generic[T]):
         self.done = True
         self.result = result
         if self.greenlet is not None:
-            self._runner.make_ready(self)
+            runner = self._runner
+            runner._ready.append(self)
+            if not runner._running and not runner._resume_scheduled:
+                runner._schedule_resume()
         return True
 
     def fail(self, error: BaseException) -> bool:
@@ -526,7 +527,10 @@ class Parked(Generic[T]):
         self.done = True
         self._error = error
         if self.greenlet is not None:
-            self._runner.make_ready(self)
+            runner = self._runner
+            runner._ready.append(self)
+            if not runner._running and not runner._resume_scheduled:
+                runner._schedule_resume()
         return True
 
     def wait(self, timeout: float | None = None) -> T:
@@ -536,31 +540,24 @@ class Parked(Generic[T]):
         the time is over, `SwitchpointError` in a callback, `TransportError` if the hub is gone.
         """
         if not self.done:
-            self._park(timeout)
+            runner = self._runner
+            hub = runner.hub
+            current = getcurrent()
+            if current is hub or runner.closed or get_hub() is not hub:
+                raise _cannot_park(runner)
+            self.greenlet = current
+            timer = None if timeout is None else runner.call_later(timeout, self._expire)
+            try:
+                if hub.switch() is not self:
+                    raise InvalidSwitchError("a parked greenlet was switched to by a stranger")
+            finally:
+                self._waited = True
+                self.greenlet = None
+                if timer is not None:
+                    timer.close()
         if self._error is not None:
             raise self._error
         return self.result  # type: ignore[return-value]
-
-    def _park(self, timeout: float | None) -> None:
-        runner = self._runner
-        hub = runner.hub
-        current = getcurrent()
-        if current is hub:
-            raise _in_callback_error()
-        if runner.closed:
-            raise TransportError("the hub of this transport has been destroyed")
-        if get_hub() is not hub:
-            raise _other_thread_error()
-        self.greenlet = current
-        timer = None if timeout is None else runner.call_later(timeout, self._expire)
-        try:
-            if hub.switch() is not self:
-                raise InvalidSwitchError("a parked greenlet was switched to by a stranger")
-        finally:
-            self._waited = True
-            self.greenlet = None
-            if timer is not None:
-                timer.close()
 
     def _expire(self) -> None:
         self.fail(Timeout("timed out"))
@@ -603,6 +600,15 @@ def switchpoint(function: Callable[P, R]) -> Callable[P, R]:
     checked.__switchpoint__ = True  # type: ignore[attr-defined]
     checked.__doc__ = (inspect.getdoc(function) or "") + "\n\nThis function is a switchpoint."
     return checked
+
+
+def _cannot_park(runner: Runner) -> Exception:
+    """Why this greenlet cannot wait for what belongs to *runner*."""
+    if getcurrent() is runner.hub:
+        return _in_callback_error()
+    if runner.closed:
+        return TransportError("the hub of this transport has been destroyed")
+    return _other_thread_error()
 
 
 def _in_callback_error() -> SwitchpointError:

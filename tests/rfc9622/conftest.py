@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from greentaps.taps.properties import Property, register_property, unregister_property
+from taps.conftest import ends_in_time, loop_is_complete, stack  # noqa: F401 - fixtures
 
 
 @pytest.fixture

@@ -72,9 +72,7 @@ def pair(
     listening = with_framers(Preconnection(local(), security_parameters=theirs), framers)
     with listening.listen() as listener:
         client = with_framers(
-            Preconnection(
-                remote_endpoint=remote(port_of(listener)), security_parameters=ours
-            ),
+            Preconnection(remote_endpoint=remote(port_of(listener)), security_parameters=ours),
             framers,
         ).initiate(timeout=10)
         server = listener.accept(timeout=10)

@@ -67,9 +67,8 @@ def test_a_refusal_says_who_and_why() -> None:
 
 @pytest.mark.rfc("I-01", "I-07", "TT-10", "ER-12", "MS-03")
 def test_a_host_that_does_not_answer() -> None:
-    with blackhole() as port:
-        with pytest.raises(EstablishmentError) as caught, Stopwatch() as took:
-            Preconnection(remote_endpoint=remote(port)).initiate(timeout=0.3)
+    with blackhole() as port, pytest.raises(EstablishmentError) as caught, Stopwatch() as took:
+        Preconnection(remote_endpoint=remote(port)).initiate(timeout=0.3)
     assert 0.25 < took.seconds < 5
     assert caught.value.reason is Reason.TIMEOUT
     assert len(caught.value.attempts) == 1
@@ -200,9 +199,7 @@ def test_a_name_that_is_not_in_the_certificate(certificates: Certificates) -> No
 
 @pytest.mark.rfc("SP-05", "MU-12", "MU-13", "A-02", "A-05", "TT-09")
 @pytest.mark.parametrize(("client", "server"), [("tls_1_3", "tls_1_2"), ("tls_1_2", "tls_1_3")])
-def test_versions_that_do_not_meet(
-    certificates: Certificates, client: str, server: str
-) -> None:
+def test_versions_that_do_not_meet(certificates: Certificates, client: str, server: str) -> None:
     identity = (
         SecurityParameters()
         .add_identity(certificates.server, role="server")
@@ -290,9 +287,9 @@ def test_all_fail_and_each_reason_is_told() -> None:
     with pytest.raises(EstablishmentError) as caught:
         Preconnection(remote_endpoint=[remote(port) for port in ports]).initiate(timeout=10)
     assert caught.value.reason is Reason.ESTABLISHMENT_FAILED
-    assert [str(port) in str(one) for port, (one, _) in zip(ports, caught.value.attempts)] == [
-        True
-    ] * 4
+    assert [
+        str(port) in str(one) for port, (one, _) in zip(ports, caught.value.attempts, strict=True)
+    ] == [True] * 4
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     assert all(isinstance(error, ConnectionRefusedError) for _, error in caught.value.attempts)
 

@@ -118,7 +118,43 @@ def test_several_pieces_put_back_in_reverse_are_as_before() -> None:
         assert piece is not None
         inbox.put_back(*piece)
     inbox.put(b"f", 2, True)
-    assert [inbox.take(), inbox.take(), inbox.take()] == [(b"abc", 1, True), (b"def", 2, True), None]
+    assert [inbox.take(), inbox.take(), inbox.take()] == [
+        (b"abc", 1, True),
+        (b"def", 2, True),
+        None,
+    ]
+
+
+@given(st.lists(st.tuples(st.binary(max_size=3), st.booleans()), min_size=1, max_size=8))
+def test_pieces_put_back_one_behind_the_other_are_as_before(
+    pieces: list[tuple[bytes, bool]],
+) -> None:
+    """As by receivers that are killed in their order."""
+    inbox, same = Inbox(), Inbox()
+    for number, (data, end) in enumerate(pieces):
+        inbox.put(data, number, end)
+        same.put(data, number, end)
+    taken = []
+    while (piece := inbox.take(1, 2)) is not None:
+        taken.append(piece)
+    for position, piece in enumerate(taken):
+        inbox.put_back(*piece, position=position)
+    for box in (inbox, same):
+        box.put(b"the end", None, True)
+    while (expected := same.take()) is not None:
+        found = inbox.take()
+        assert found is not None
+        assert (found[0], found[2]) == (expected[0], expected[2])
+    assert not inbox
+    assert inbox.size == 0
+
+
+def test_the_first_piece_can_be_given_a_context() -> None:
+    inbox = Inbox()
+    inbox.put(b"abcd", None, True)
+    inbox.mark_head("context")
+    assert inbox.take(1, 2) == (b"ab", "context", False)
+    assert inbox.take(1, 2) == (b"cd", "context", True)
 
 
 def test_an_empty_message_is_a_message() -> None:

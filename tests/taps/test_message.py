@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from types import SimpleNamespace
+
 import pytest
 from greentaps import LengthPrefixFramer, LocalEndpoint, Message, MessageContext, RemoteEndpoint
 
 ENDS = (LocalEndpoint().with_port(1), RemoteEndpoint().with_port(2))
+
+
+class Connection:
+    """Stands for the Connection that a Message came from."""
+
+    def ends(self) -> tuple[LocalEndpoint, RemoteEndpoint]:
+        return ENDS
 
 
 @pytest.mark.rfc("MC-02", "P-45")
@@ -46,12 +55,12 @@ def test_ends_are_those_of_the_connection() -> None:
     context = MessageContext()
     assert context.get_local_endpoint() is None
     assert context.get_remote_endpoint() is None
-    context = Message(b"", True, context, lambda: ENDS).context
+    context = Message(b"", True, context, Connection()).context
     assert (context.get_local_endpoint(), context.get_remote_endpoint()) == ENDS
 
 
 def test_a_message_makes_its_context_when_asked() -> None:
-    message = Message(b"data", True, None, lambda: ENDS)
+    message = Message(b"data", True, None, Connection())
     assert message.context is message.context
     assert message.context.get_remote_endpoint() == ENDS[1]
     assert Message(b"", True, None).context.get_remote_endpoint() is None

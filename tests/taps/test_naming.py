@@ -33,8 +33,7 @@ class Names:
             raise ResolutionError("unknown", socket.EAI_NONAME, address)
         number = {"http": 80}.get(port, port)
         return [
-            (found, number, 0, 0) if ":" in found else (found, number)
-            for found in self.known[host]
+            (found, number, 0, 0) if ":" in found else (found, number) for found in self.known[host]
         ]
 
 
@@ -83,8 +82,7 @@ def test_a_name_server_cannot_make_us_try_ten_thousand_addresses(
 ) -> None:
     use(
         monkeypatch,
-        a=[f"192.0.{high}.{low}" for high in range(40) for low in range(250)]
-        + ["2001:db8::1"],
+        a=[f"192.0.{high}.{low}" for high in range(40) for low in range(250)] + ["2001:db8::1"],
         b=["198.51.100.1"],
     )
     found = resolve_remote([named("a"), named("b")], FOREVER)

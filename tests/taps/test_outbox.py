@@ -58,7 +58,9 @@ class Model(RuleBasedStateMachine):
         self.open: list[list] = []
         self.expired: list[object] = []
 
-    def _item(self, context: object, end: bool, priority: int, life: float, final: bool) -> Outgoing:
+    def _item(
+        self, context: object, end: bool, priority: int, life: float, final: bool
+    ) -> Outgoing:
         self.number += 1
         return item(
             b"%d" % self.number,
@@ -122,11 +124,7 @@ class Model(RuleBasedStateMachine):
     def expire(self, seconds: float) -> None:
         self.now += seconds
         over = sorted(
-            (
-                message
-                for message in self.messages
-                if not message[5] and message[1] <= self.now
-            ),
+            (message for message in self.messages if not message[5] and message[1] <= self.now),
             key=lambda message: message[0],
         )
         for message in over:
@@ -139,9 +137,7 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: any(message[3] for message in self.messages))
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
-        message = data.draw(
-            st.sampled_from([message for message in self.messages if message[3]])
-        )
+        message = data.draw(st.sampled_from([message for message in self.messages if message[3]]))
         one = data.draw(st.sampled_from(message[3]))
         possible = not message[5] and message[4] and len(message[3]) == 1
         assert self.outbox.withdraw(one) is possible

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from itertools import pairwise
 from time import process_time
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 Ends = list[tuple[float, bool]]  # of each candidate: how long it takes, whether it succeeds
 
 
-def run(ends: Ends, delay: float = ATTEMPT_DELAY) -> tuple[list[tuple[float, int]], float, int | None]:
+def run(
+    ends: Ends, delay: float = ATTEMPT_DELAY
+) -> tuple[list[tuple[float, int]], float, int | None]:
     """Run a race; when each candidate started, when it was over, and who won."""
     race = Race(len(ends), delay)
     starts: list[tuple[float, int]] = []
@@ -79,12 +82,12 @@ def test_any_race(ends: Ends, delay: float) -> None:
     starts, now, winner = run(ends, delay)
     # In order, each at most once, never later than the delay after the one before.
     assert [index for _, index in starts] == list(range(len(starts)))
-    for (before, _), (after, _) in zip(starts, starts[1:], strict=False):
+    for (before, _), (after, _) in pairwise(starts):
         assert 0 <= after - before <= delay
     outcomes = {index: (when + ends[index][0], ends[index][1]) for when, index in starts}
     # A start before its time has a failure at that moment as its cause.
     failures = {end for end, good in outcomes.values() if not good}
-    for (before, _), (after, _) in zip(starts, starts[1:], strict=False):
+    for (before, _), (after, _) in pairwise(starts):
         assert after == before + delay or after in failures
     if winner is None:
         assert len(starts) == len(ends)

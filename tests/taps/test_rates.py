@@ -15,10 +15,7 @@ rates = st.one_of(st.integers(8, 10_000), st.floats(8, 1e6))
 def most_in_a_second(passed: list[tuple[float, int]]) -> int:
     """The most that any half-open window of one second holds."""
     return max(
-        (
-            sum(size for then, size in passed if start <= then < start + 1.0)
-            for start, _ in passed
-        ),
+        (sum(size for then, size in passed if start <= then < start + 1.0) for start, _ in passed),
         default=0,
     )
 

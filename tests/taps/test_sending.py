@@ -139,9 +139,7 @@ def test_the_end_fails_all_in_the_order_in_which_they_would_have_left(host: Host
         return errors[-1]
 
     host.sending.fail_all(error)
-    assert host.outcomes == [
-        ("failed", name) for name in (b"flying", b"part", b"sooner", b"later")
-    ]
+    assert host.outcomes == [("failed", name) for name in (b"flying", b"part", b"sooner", b"later")]
     assert len(errors) == 4
     assert host.sending.idle
     host.sending.fail_all(error)
@@ -295,9 +293,7 @@ class Pipe:
         self.passed: list[tuple[float, bytes]] = []
         self.changes: list[bool] = []
         self.failing = failing
-        self.throttle = Throttle(
-            rate, self.write, self.changes.append, get_runner(), whole=whole
-        )
+        self.throttle = Throttle(rate, self.write, self.changes.append, get_runner(), whole=whole)
 
     def write(self, data: bytes | memoryview) -> None:
         if data == self.failing:

@@ -11,9 +11,21 @@ Which engine is meant follows from the type of the context: `make_engine` holds 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Engine", "is_context", "make_engine"]
+from .terms import IdentityChallenge, Resumable, Terms, TrustVerification
+
+__all__ = [
+    "Engine",
+    "IdentityChallenge",
+    "Resumable",
+    "Terms",
+    "TrustVerification",
+    "context_of",
+    "is_context",
+    "make_engine",
+]
 
 
 class Engine(Protocol):
@@ -70,6 +82,26 @@ class Engine(Protocol):
     def peer_certificate(self) -> bytes | None:
         """The peer's certificate in DER form; None if it sent none."""
 
+    def authenticated(self) -> bool:
+        """Whether we know for certain who the peer is: its certificate, and for a client the
+        server's name, have been verified, or it has the pre-shared key."""
+
+    def reused(self) -> bool:
+        """Whether the session is an earlier one's, resumed."""
+
+    def resume(self, session: Any) -> None:
+        """Before the handshake of a client: try to go on with *session*, which is of the same
+        context.  If the server does not want it, the handshake is as ever."""
+
+    def resumable(self) -> Resumable | None:
+        """What a later connection could go on with, as far as the server has sent it yet."""
+
+    def on_progress(self, callback: Callable[[], None]) -> None:
+        """Call *callback* whenever a handshake that waits for somebody's answer can go on."""
+
+    def on_shutdown(self, callback: Callable[[Any], None]) -> None:
+        """Call *callback* with the engine, once, when `shutdown` is called."""
+
 
 # Context class -> engine.  By name, so that pyOpenSSL is imported only by who uses it.
 _ENGINES = {
@@ -86,17 +118,24 @@ def _find(context: Any) -> tuple[str, str] | None:
     return None
 
 
+def context_of(value: Any) -> Any:
+    """The TLS context in *value*, which is one, or `Terms`."""
+    return value.context if isinstance(value, Terms) else value
+
+
 def is_context(value: Any) -> bool:
     """Whether *value* is a TLS context that an engine is known for."""
     return _find(value) is not None
 
 
 def make_engine(context: Any, server_side: bool, server_hostname: str | None) -> Engine:
-    """The engine for *context* (ssl.SSLContext or OpenSSL.SSL.Context).
+    """The engine for *context* (ssl.SSLContext or OpenSSL.SSL.Context), or for `Terms`.
 
     *server_hostname* (str or None) is what a client asks for (SNI) and checks the certificate
     against.  Raises TypeError for other contexts.
     """
+    if isinstance(context, Terms):
+        return _engine_on_terms(context, server_side, server_hostname)
     found = _find(context)
     if found is None:
         raise TypeError(
@@ -107,4 +146,18 @@ def make_engine(context: Any, server_side: bool, server_hostname: str | None) ->
     engine: Engine = getattr(importlib.import_module(module), name)(
         context, server_side, server_hostname
     )
+    return engine
+
+
+def _engine_on_terms(terms: Terms, server_side: bool, server_hostname: str | None) -> Engine:
+    if terms.pins or terms.judge or terms.challenge or terms.preshared:
+        from .judging import JudgingEngine
+
+        engine: Engine = JudgingEngine(terms, server_side, server_hostname)
+    else:
+        engine = make_engine(terms.context, server_side, server_hostname)
+    if terms.session is not None:
+        engine.resume(terms.session)
+    if terms.keep is not None:
+        engine.on_shutdown(terms.keep)
     return engine

@@ -13,6 +13,7 @@ section of this file; each has a way to do without.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import service_identity
@@ -20,8 +21,9 @@ from OpenSSL import SSL
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from ..errors import CertificateError, TlsError
+from .terms import Resumable
 
-__all__ = ["PyOpenSslEngine"]
+__all__ = ["PyOpenSslEngine", "verify_words"]
 
 _READ_SIZE = 65536
 # OpenSSL reports a write of more than one record that cannot be finished as "want read"; one
@@ -38,11 +40,14 @@ class PyOpenSslEngine:
     """`Engine` over ``OpenSSL.SSL.Connection``."""
 
     __slots__ = (
+        "__weakref__",
         "_closed",
         "_complete",
         "_connection",
         "_fed",
         "_hostname",
+        "_named",
+        "_on_shutdown",
         "_rest",
         "_rest_error",
         "_shut",
@@ -60,12 +65,15 @@ class PyOpenSslEngine:
         self._fed = False
         self._rest = b""  # what was fed behind the peer's close_notify
         self._rest_error: TlsError | None = None
+        self._on_shutdown: Callable[[Any], None] | None = None
+        self._named = server_side  # who the peer must be is settled
         if server_side:
             connection.set_accept_state()
             return
         connection.set_connect_state()
         if server_hostname is not None:
             self._hostname = _identity(server_hostname)
+            self._named = True
             if isinstance(self._hostname, str):
                 connection.set_tlsext_host_name(self._hostname.encode("ascii"))
             if _let_openssl_check(connection, self._hostname):
@@ -98,6 +106,8 @@ class PyOpenSslEngine:
             self._connection.do_handshake()
         except SSL.WantReadError:
             self._fed = False
+            return False
+        except SSL.WantX509LookupError:  # our certificate is not known yet
             return False
         except SSL.Error as error:
             raise self._translate(error, "handshake") from error
@@ -169,6 +179,8 @@ class PyOpenSslEngine:
         if self._shut:
             return
         self._shut = True
+        if self._on_shutdown is not None:
+            self._on_shutdown(self)
         try:
             self._connection.shutdown()
         except SSL.Error:
@@ -208,6 +220,37 @@ class PyOpenSslEngine:
         from cryptography.hazmat.primitives.serialization import Encoding
 
         return certificate.public_bytes(Encoding.DER)
+
+    def authenticated(self) -> bool:
+        connection = self._connection
+        if not self._complete or not self._named:
+            return False
+        if connection.get_verify_mode() == SSL.VERIFY_NONE:
+            return False
+        return self.peer_certificate() is not None and not _verify_result(connection)[0]
+
+    def reused(self) -> bool:
+        try:
+            return bool(_lib.SSL_session_reused(self._connection._ssl))
+        except AttributeError:
+            return False
+
+    def resume(self, session: Any) -> None:
+        self._connection.set_session(session)
+
+    def resumable(self) -> Resumable | None:
+        session = self._connection.get_session() if self._complete else None
+        if session is None:
+            return None
+        once = self.version() == "TLSv1.3"
+        ticket, lifetime = _ticket(session)
+        return Resumable(session, lifetime, once) if ticket or not once else None
+
+    def on_progress(self, callback: Callable[[], None]) -> None:
+        pass  # it never waits
+
+    def on_shutdown(self, callback: Callable[[Any], None]) -> None:
+        self._on_shutdown = callback
 
     def _translate(self, error: SSL.Error, action: str) -> TlsError:
         details = error.args[0] if error.args and isinstance(error.args[0], list) else []
@@ -265,9 +308,48 @@ def _verify_result(connection: SSL.Connection) -> tuple[int | None, str | None]:
     """OpenSSL's verdict on the chain: its code, and its words for it."""
     try:
         code = int(_lib.SSL_get_verify_result(connection._ssl))
-        return code, _ffi.string(_lib.X509_verify_cert_error_string(code)).decode("ascii")
     except AttributeError:
         return None, None
+    return code, verify_words(code)
+
+
+def _ticket(session: Any) -> tuple[bool, float | None]:
+    """Whether *session* has a ticket, and how many seconds the server wants it to be used."""
+    try:
+        size = _lib.i2d_SSL_SESSION(session._session, _ffi.NULL)
+        buffer = _ffi.new("unsigned char[]", size)
+        _lib.i2d_SSL_SESSION(session._session, _ffi.new("unsigned char **", buffer))
+    except AttributeError:
+        return True, None
+    fields = dict(_elements(next(_elements(_ffi.buffer(buffer)[:]))[1]))
+    hint = fields.get(_TICKET_LIFETIME)
+    lifetime = None if hint is None else int.from_bytes(next(_elements(hint))[1], "big")
+    return _TICKET in fields, lifetime or None
+
+
+# Fields of OpenSSL's session in DER form.
+_TICKET_LIFETIME = 0xA9
+_TICKET = 0xAA
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The (tag, contents) of DER elements that follow one another."""
+    while data:
+        size, start = data[1], 2
+        if size & 0x80:
+            start += size & 0x7F
+            size = int.from_bytes(data[2:start], "big")
+        yield data[0], data[start : start + size]
+        data = data[start + size :]
+
+
+def verify_words(code: int) -> str:
+    """OpenSSL's words for the number of a verdict."""
+    try:
+        words: bytes = _ffi.string(_lib.X509_verify_cert_error_string(code))
+        return words.decode("ascii", "replace")
+    except AttributeError:
+        return f"X509 error {code}"
 
 
 def _unread_input(connection: SSL.Connection) -> bytes:

@@ -7,9 +7,11 @@ more than the decryption of a small record; so we look first whether there is an
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import CertificateError, TlsError
+from .terms import Resumable
 
 __all__ = ["StdlibEngine"]
 
@@ -21,7 +23,7 @@ _READ_SIZE = 65536
 class StdlibEngine:
     """`Engine` over ``ssl.SSLObject``."""
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "_shut")
+    __slots__ = ("__weakref__", "_incoming", "_object", "_on_shutdown", "_outgoing", "_shut")
 
     def __init__(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
@@ -32,6 +34,7 @@ class StdlibEngine:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._shut = False
+        self._on_shutdown: Callable[[Any], None] | None = None
         self._object = context.wrap_bio(
             self._incoming,
             self._outgoing,
@@ -89,6 +92,8 @@ class StdlibEngine:
         if self._shut:
             return
         self._shut = True
+        if self._on_shutdown is not None:
+            self._on_shutdown(self)
         # `unwrap` sends ours and then looks for the peer's at once, to which data of the peer that
         # is still to be read is an error.  So it sees no input; the peer's is found by `read`.
         held_back = self._incoming.read()
@@ -127,6 +132,36 @@ class StdlibEngine:
 
     def peer_certificate(self) -> bytes | None:
         return self._object.getpeercert(binary_form=True)
+
+    def authenticated(self) -> bool:
+        context = self._object.context
+        if context.verify_mode is ssl.CERT_NONE or self._object.version() is None:
+            return False
+        if not self._object.server_side and not context.check_hostname:
+            return False
+        return self.peer_certificate() is not None
+
+    def reused(self) -> bool:
+        return bool(self._object.session_reused)
+
+    def resume(self, session: Any) -> None:
+        self._object.session = session
+
+    def resumable(self) -> Resumable | None:
+        session = self._object.session
+        if session is None or not (session.has_ticket or session.id):
+            return None
+        once = self._object.version() == "TLSv1.3"
+        if once and not session.has_ticket:
+            return None
+        lifetime = session.ticket_lifetime_hint or session.timeout
+        return Resumable(session, lifetime, once)
+
+    def on_progress(self, callback: Callable[[], None]) -> None:
+        pass  # it never waits
+
+    def on_shutdown(self, callback: Callable[[Any], None]) -> None:
+        self._on_shutdown = callback
 
 
 def _translate(error: Exception, action: str) -> TlsError:

@@ -455,8 +455,8 @@ class FramerLink:
             self._owner.layer_failed(error)
 
     def _deliver_inheriting(self, data: bytes, context: Any, end_of_message: bool) -> None:
-        """Deliver; without a context of the framer's, a Message has that of the first Message
-        below that it came from."""
+        """Deliver; without a context of the framer's, a Message has that of the Message below
+        that was the newest when its delivery began."""
         if context is None:
             context = self._up_context
             if context is None:

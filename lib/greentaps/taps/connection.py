@@ -100,10 +100,17 @@ ReceiveHandler = Callable[[Any, Any, Any, Any, Any], Any]
 class _Request(Parked[Message]):
     """A greenlet in `receive`, and what it asked for."""
 
-    __slots__ = ("maximum", "minimum")
+    __slots__ = ("maximum", "minimum", "number")
 
-    def __init__(self, runner: Runner, minimum: float, maximum: float) -> None:
-        super().__init__(runner)
+    def __init__(self, runner: Runner, number: int, minimum: float, maximum: float) -> None:
+        # As Parked does it, without the call: there is one of these for each receive that waits.
+        self._runner = runner
+        self._error = None
+        self._waited = False
+        self.greenlet = None
+        self.done = False
+        self.result = None
+        self.number = number
         self.minimum = minimum
         self.maximum = maximum
 
@@ -136,7 +143,16 @@ class _WatchedRequest:
 class _Send:
     """Whom to tell of one send, and how the datagram is to be marked."""
 
-    __slots__ = ("context", "dont_fragment", "dscp", "first", "handler", "parked")
+    __slots__ = (
+        "context",
+        "dont_fragment",
+        "dscp",
+        "first",
+        "frozen",
+        "handler",
+        "parked",
+        "unchecked",
+    )
 
     def __init__(
         self, parked: Parked[None] | None, handler: SentHandler | None, context: Any
@@ -147,6 +163,8 @@ class _Send:
         self.dscp: int | None = None
         self.dont_fragment = False
         self.first = False  # of InitiateWithSend
+        self.frozen: MessageContext | None = None  # what the framers see
+        self.unchecked: Any = None  # what was set, if no stack was there to check it against
 
 
 class Connection(ConnectionHandlers, FramerHost):
@@ -163,6 +181,8 @@ class Connection(ConnectionHandlers, FramerHost):
         "_closed_by_us",
         "_closers",
         "_collected",
+        "_count",
+        "_end_due",
         "_ending",
         "_ends",
         "_eof",
@@ -184,6 +204,7 @@ class Connection(ConnectionHandlers, FramerHost):
         "_receive_limit",
         "_receive_timer",
         "_requests",
+        "_returned",
         "_runner",
         "_senders",
         "_sending",
@@ -226,6 +247,8 @@ class Connection(ConnectionHandlers, FramerHost):
         # Receiving
         self._inbox = Inbox()
         self._requests: list[Any] = []
+        self._count = 0  # of requests
+        self._returned: list[int] = []  # requests whose Message went back into the inbox
         self._paused = True  # the transport is not reading
         self._eof = False  # the peer has ended its stream
         self._piecewise = False  # a piece of the first Message has been given out
@@ -238,6 +261,7 @@ class Connection(ConnectionHandlers, FramerHost):
         # Ending
         self._stopping = False  # `close` was called: what was handed over still goes out
         self._closed_by_us = False
+        self._end_due = False  # of our stream, when the throttle holds nothing any more
         self._lost = False  # the transport has ended
         self._ending: BaseException | None = None  # why it ended, if not by a close
         self._closers: list[Parked[None]] | None = None
@@ -254,6 +278,8 @@ class Connection(ConnectionHandlers, FramerHost):
         waits = wait and handler is None
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"a bytes-like object is required, not {type(data).__name__}")
+        _check_handler(handler)
+        _check_context(context)
         self._first = Parked(self._runner) if waits else None
         send = _Send(self._first, handler, context or MessageContext())
         send.first = True
@@ -323,12 +349,23 @@ class Connection(ConnectionHandlers, FramerHost):
         self._begin_properties()
         self._paused = False
         transport.resume_reading()
-        self._emit("ready")
+        if self._setup.role is Role.INITIATE:
+            self._emit("ready")
         self._set_fast()
         if self._sending is not None:
             self._sending.pump()
         if self._stopping:
             self._go_on_closing()
+
+    def begin_events(self, events: Events | None) -> None:
+        """For a Listener, when it hands this Connection over: events from now on, first the
+        closing one if the end was there before."""
+        if events is not None:
+            if self._events is None:
+                self._events = Events()
+            self._events.inherit(events)
+            if self._state is CLOSED:
+                self._emit_end()
 
     def _not_established(self, error: BaseException) -> None:
         if self._state is not ESTABLISHING:
@@ -337,8 +374,10 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._sending is not None:
             self._sending.fail_all(lambda: _again(error))
         self._to(CLOSED)
+        self._stop_timers()
+        self._leave_group()
         self._fail_requests()
-        self._emit("establishment_error", error)
+        self._emit_last("establishment_error", error)
         self._wake_closers()
 
     def _to(self, state: ConnectionState) -> None:
@@ -349,6 +388,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._fast = (
             self._state is ESTABLISHED
             and self._may_send
+            and not self._stopping
             and (self._sending is None or self._sending.idle)
             and self._throttle is None
             and self._collected is None
@@ -386,7 +426,9 @@ class Connection(ConnectionHandlers, FramerHost):
 
         With ``wait=False`` it returns at once, and the outcome is one event: Sent, Expired or
         SendError.  *sent_handler*, if given, is called with it as ``handler(connection, error)``,
-        *error* being None for Sent; this form does not wait either.
+        *error* being None for Sent; this form does not wait either.  After the closing event
+        there are no events any more, so then the error is raised.  Older systems give the handler
+        before the context; both orders are taken.
 
         Raises TypeError for other data.  When waiting: SendError if the Message cannot be sent,
         Expired if its lifetime was over first, ConnectionError if the Connection has failed, and
@@ -423,7 +465,7 @@ class Connection(ConnectionHandlers, FramerHost):
         try:
             parked.wait(timeout)
         except BaseException:
-            if parked in self._senders:
+            if self._senders is not None and parked in self._senders:
                 self._senders.remove(parked)
             raise
 
@@ -438,6 +480,10 @@ class Connection(ConnectionHandlers, FramerHost):
     ) -> MessageContext | None:
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"a bytes-like object is required, not {type(data).__name__}")
+        if callable(context) or isinstance(handler, MessageContext):
+            context, handler = handler, context
+        _check_handler(handler)
+        _check_context(context)
         waits = wait and handler is None
         if waits:
             if current_greenlet() is self._hub:
@@ -452,7 +498,7 @@ class Connection(ConnectionHandlers, FramerHost):
         try:
             item = self._outgoing(data, context, end, send)
         except TapsError as error:
-            if waits:
+            if waits or self._told_all:
                 raise
             self._report_sent(send, error)
             return context
@@ -472,8 +518,9 @@ class Connection(ConnectionHandlers, FramerHost):
         try:
             parked.wait(timeout)
         except BaseException:
-            if self._sending is not None:
-                self._sending.withdraw(item)
+            if self._sending is not None and self._sending.withdraw(item):
+                self._was_not_sent(item)
+                self._set_fast()
             raise
 
     def _outgoing(self, data: Any, context: MessageContext, end: bool, send: _Send) -> Outgoing:
@@ -484,11 +531,13 @@ class Connection(ConnectionHandlers, FramerHost):
         live = self.get_properties()
         message = resolve_message(settings, live)
         get = message.__getitem__
-        if self._established is not None:
-            self._check_message(settings, message, len(data), self._established)
-            if "msgCapacityProfile" in settings:
-                send.dscp = get("msgCapacityProfile").dscp
-            send.dont_fragment = get("noFragmentation") or get("noSegmentation")
+        if self._established is None:
+            send.unchecked = settings
+        else:
+            self._check_message(send, settings, message, len(data), self._established)
+        if self._setup.framers:
+            send.frozen = context.frozen()
+        context.belongs_to(self.ends)
         lifetime = get("msgLifetime")
         final = get("final")
         if final and end:
@@ -505,9 +554,9 @@ class Connection(ConnectionHandlers, FramerHost):
         )
 
     def _check_message(
-        self, settings: Any, message: Any, size: int, established: Established
+        self, send: _Send, settings: Any, message: Any, size: int, established: Established
     ) -> None:
-        """Whether the stack can honour the properties of a Message."""
+        """Whether the stack can honour the properties of a Message; and what they mean to it."""
         wrong = message_contradictions(
             settings,
             self.get_properties(),
@@ -528,6 +577,9 @@ class Connection(ConnectionHandlers, FramerHost):
                     f"{size} bytes do not go in one packet: {whole} would",
                     Reason.MESSAGE_TOO_LARGE,
                 )
+            send.dont_fragment = True
+        if "msgCapacityProfile" in settings or self.get_properties().is_set("msgCapacityProfile"):
+            send.dscp = message["msgCapacityProfile"].dscp
 
     def _largest_message(self) -> int | None:
         largest = getattr(self._transport, "largest", None)
@@ -580,8 +632,13 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def transmit(self, item: Outgoing) -> None:
         send = item.owner
+        if send.unchecked is not None:
+            settings, send.unchecked = send.unchecked, None
+            message = resolve_message(settings, self.get_properties())
+            assert self._established is not None
+            self._check_message(send, settings, message, len(item.data), self._established)
         if self._framers is not None:
-            self._framers.send(item.data, send.context, item.end)
+            self._framers.send(item.data, send.frozen, item.end)
         elif send.dscp is None and not send.dont_fragment:
             self.write(item.data)
         else:
@@ -596,7 +653,9 @@ class Connection(ConnectionHandlers, FramerHost):
     def _say_final(self) -> None:
         if self._collected is not None:
             self.end_collecting()
-        if self._throttle is None and self._transport.can_write_eof():
+        if self._throttle is not None and self._throttle.holds_data:
+            self._end_due = True
+        elif self._transport.can_write_eof():
             self._transport.write_eof()
 
     def begin_collecting(self) -> None:
@@ -613,9 +672,15 @@ class Connection(ConnectionHandlers, FramerHost):
         self._report_sent(item.owner, None)
 
     def has_expired(self, item: Outgoing) -> None:
+        self._was_not_sent(item)
         self._report_sent(item.owner, Expired())
 
+    def _was_not_sent(self, item: Outgoing) -> None:
+        if item.final and item.end:  # so it was not the last one
+            self._may_send = True
+
     def has_failed(self, item: Outgoing, error: BaseException) -> None:
+        self._was_not_sent(item)
         if item.owner.first and isinstance(error, EstablishmentError):
             return  # of InitiateWithSend only the EstablishmentError is told
         if isinstance(error, Exception) and not isinstance(error, TapsError):
@@ -660,9 +725,16 @@ class Connection(ConnectionHandlers, FramerHost):
             self._sending.end_batch()
             self._set_fast()
 
+    def batch(self, block: Callable[[], Any] | None = None) -> Any:
+        """`start_batch` and `end_batch` around a block: ``with connection.batch():``.  Older
+        systems give the block as a function, which is called at once."""
+        if block is None:
+            return self._batch()
+        with self._batch():
+            return block()
+
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """`start_batch` and `end_batch` around a block."""
+    def _batch(self) -> Iterator[None]:
         self.start_batch()
         try:
             yield
@@ -690,13 +762,17 @@ class Connection(ConnectionHandlers, FramerHost):
 
         With ``wait=False`` it returns None at once, and the outcome is one event: Received,
         ReceivedPartial or ReceiveError.  *handler*, if given, is called with it as
-        ``handler(connection, message, context, end_of_message, error)``; this form does not wait
-        either.  Several may be outstanding; they are served in order.
+        ``handler(connection, message, context, end_of_message, error)``, *end_of_message* being
+        None for a Message that comes whole; this form does not wait either.  Several may be
+        outstanding; they are served in order.  After the closing event there are no events any
+        more, so then the error is raised.  Older systems give the handler first; that is taken.
 
         Raises, when waiting: ReceiveError when there is none any more (reason Closed), or when
         the data cannot be made a Message (DeframingFailed); ConnectionError if the Connection
         has failed; Timeout, upon which nothing is lost.  A switchpoint when it waits.
         """
+        if callable(min_incomplete_length):
+            handler, min_incomplete_length = min_incomplete_length, None
         minimum = inf if min_incomplete_length is None else _length(min_incomplete_length)
         maximum = inf if max_length is None else _length(max_length)
         if not wait or handler is not None:
@@ -704,7 +780,7 @@ class Connection(ConnectionHandlers, FramerHost):
             return None
         if current_greenlet() is self._hub:
             raise SwitchpointError("Connection.receive() cannot be called in a callback")
-        if self._inbox and not self._requests and not self._closed_by_us:
+        if self._inbox.size and not self._requests and not self._stopping:
             message = self._from_inbox(minimum, maximum)
             if message is not None:
                 if self._lost and not self._inbox:
@@ -712,7 +788,8 @@ class Connection(ConnectionHandlers, FramerHost):
                 return message
         if self._cannot_receive():
             raise self._receive_error()
-        request = _Request(self._runner, minimum, maximum)
+        self._count += 1
+        request = _Request(self._runner, self._count, minimum, maximum)
         self._requests.append(request)
         if self._paused:  # it wants more than the inbox holds
             self._resume()
@@ -733,11 +810,13 @@ class Connection(ConnectionHandlers, FramerHost):
     def _receive_watched(
         self, handler: ReceiveHandler | None, minimum: float, maximum: float
     ) -> None:
-        if handler is not None and not callable(handler):
-            raise TypeError(f"a handler must be callable, not {handler!r}")
+        _check_handler(handler)
+        if self._told_all:
+            raise self._receive_error()
         request = _WatchedRequest(self, handler, minimum, maximum)
         self._requests.append(request)
-        self._serve()
+        if not self._stopping:
+            self._serve()
         if not request.done:
             if self._cannot_receive():
                 self._requests.remove(request)
@@ -749,11 +828,17 @@ class Connection(ConnectionHandlers, FramerHost):
         """The greenlet was broken off in `receive`.  What was on its way to it stays."""
         message = request.result
         if message is not None:
-            self._inbox.put_back(message.data, message.context, message.end_of_message)
+            # Others may have been broken off too: their Messages keep their order.
+            before = sum(number < request.number for number in self._returned)
+            self._returned.append(request.number)
+            self._inbox.put_back(
+                message.data, message.own_context, message.end_of_message, before
+            )
             self._piecewise = message.partial
-            self._serve()
         elif request in self._requests:
             self._requests.remove(request)
+        if not self._stopping:
+            self._serve()
 
     def _from_inbox(self, minimum: float, maximum: float) -> Message | None:
         inbox = self._inbox
@@ -764,9 +849,14 @@ class Connection(ConnectionHandlers, FramerHost):
             return None
         if self._paused and inbox.size <= INBOX_LOW:
             self._resume()
+        if self._returned:
+            self._returned.clear()
         data, context, ended = piece
+        if context is None and not ended:
+            context = MessageContext()  # one for all pieces
+            inbox.mark_head(context)
         message = Message(
-            data, ended, context, self._get_ends, partial=self._piecewise or not ended
+            data, ended, context, self, partial=self._piecewise or not ended
         )
         self._piecewise = not ended
         return message
@@ -820,12 +910,12 @@ class Connection(ConnectionHandlers, FramerHost):
             if context is None:
                 context = self._stream_context = MessageContext()
             requests = self._requests
-            if requests and not self._inbox:
+            if requests and not self._inbox.size:
                 first = requests[0]
                 if first.minimum <= len(data) <= first.maximum:
                     self._piecewise = True
                     del requests[0]
-                    if first.finish(Message(data, False, context, self._get_ends, True)):
+                    if first.finish(Message(data, False, context, self, True)):
                         if self._receive_limit is not None:
                             self._limit_receiving(len(data))
                         return
@@ -890,11 +980,16 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._closed_by_us or self._stopping or not self._may_receive:
             return
         requests = self._requests
-        if requests and end_of_message and not self._inbox and self._stream_context is None:
+        if (
+            requests
+            and end_of_message
+            and not self._inbox.size
+            and self._stream_context is None
+        ):
             first = requests[0]
             if len(data) <= first.maximum:
                 del requests[0]
-                if first.finish(Message(data, True, context, self._get_ends)):
+                if first.finish(Message(data, True, context, self)):
                     return
         if context is None:
             context = self._context_of_piece(end_of_message)
@@ -1040,11 +1135,14 @@ class Connection(ConnectionHandlers, FramerHost):
         self._to(CLOSED)
         self._stop_timers()
         self._leave_group()
-        if self._ending is None:
-            self._emit("closed")
-        else:
-            self._emit("connection_error", self._end_error())
+        self._emit_end()
         self._wake_closers()
+
+    def _emit_end(self) -> None:
+        if self._ending is None:
+            self._emit_last("closed")
+        else:
+            self._emit_last("connection_error", self._end_error())
 
     def _wake_closers(self) -> None:
         closers, self._closers = self._closers, None
@@ -1142,10 +1240,8 @@ class Connection(ConnectionHandlers, FramerHost):
         self._fail_requests()
         self._to(CLOSED)
         self._stop_timers()
-        if self._ending is None:
-            self._emit("closed")
-        else:
-            self._emit("connection_error", self._end_error())
+        self._leave_group()
+        self._emit_end()
         self._wake_closers()
 
     def _close_transport(self) -> None:
@@ -1204,11 +1300,16 @@ class Connection(ConnectionHandlers, FramerHost):
         *framer* replaces the parent's framers; *connection_properties* (a dict) are set on the
         clone before it is established, and so on the whole group but for connPriority.  *timeout*
         is in seconds.  Returns the clone when it is ready; with ``wait=False`` at once, and the
-        clone's events tell of the outcome.
+        clone's events tell of the outcome.  Older systems give the handler of CloneError first,
+        which is called as ``handler(connection)``; that is taken.
 
         Raises CloneError, which is also an event of this Connection, if no clone can be made;
         EstablishmentError if it cannot be established; PropertyError for wrong properties.
         """
+        if framer is not None and not isinstance(framer, Framer):
+            if not callable(framer):
+                raise TypeError(f"a framer is a Framer, not {framer!r}")
+            framer, _ = None, self.on_clone_error(_without_error(framer))
         if self._state is not ESTABLISHED or self._setup.role is not Role.INITIATE:
             error = CloneError(
                 "only an established Connection that we have initiated can be cloned",
@@ -1363,6 +1464,8 @@ class Connection(ConnectionHandlers, FramerHost):
     def _limit_sending(self, rate: Any) -> None:
         if self._throttle is not None:
             self._throttle.set_rate(inf if rate is UNLIMITED else rate)
+            if rate is UNLIMITED:
+                self._throttle = None
         elif rate is not UNLIMITED:
             self._throttle = Throttle(
                 rate,
@@ -1376,10 +1479,14 @@ class Connection(ConnectionHandlers, FramerHost):
     def _throttled(self, holds: bool) -> None:
         if holds:
             self._blocked = True
-        elif not self._transport.get_write_buffer_size():
-            self._taken()
-            if self._stopping:
-                self._go_on_closing()
+        else:
+            if self._end_due:
+                self._end_due = False
+                self._say_final()
+            if not self._transport.get_write_buffer_size():
+                self._taken()
+                if self._stopping:
+                    self._go_on_closing()
 
     def _limit_receiving(self, size: int) -> None:
         assert self._receive_limit is not None
@@ -1436,14 +1543,15 @@ class Connection(ConnectionHandlers, FramerHost):
     @property
     def local_endpoint(self) -> LocalEndpoint | None:
         """Our end; None before it is known."""
-        return self._get_ends()[0]  # type: ignore[no-any-return]
+        return self.ends()[0]  # type: ignore[no-any-return]
 
     @property
     def remote_endpoint(self) -> RemoteEndpoint | None:
         """The peer's end; None before it is known."""
-        return self._get_ends()[1]  # type: ignore[no-any-return]
+        return self.ends()[1]  # type: ignore[no-any-return]
 
-    def _get_ends(self) -> tuple[Any, Any]:
+    def ends(self) -> tuple[Any, Any]:
+        """`local_endpoint` and `remote_endpoint`."""
         if self._ends is not None:
             return self._ends
         if self._established is None:
@@ -1473,7 +1581,24 @@ class Connection(ConnectionHandlers, FramerHost):
     stop = close
 
 
+def _without_error(handler: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    """A handler of two arguments that calls *handler* with the first."""
+    return lambda connection, error: handler(connection)
+
+
+def _check_handler(handler: Any) -> None:
+    if handler is not None and not callable(handler):
+        raise TypeError(f"a handler must be callable, not {handler!r}")
+
+
+def _check_context(context: Any) -> None:
+    if context is not None and not isinstance(context, MessageContext):
+        raise TypeError(f"a context is a MessageContext, not {context!r}")
+
+
 def _length(value: Any) -> float:
+    if type(value) is int and value > 0:
+        return value
     if value == inf or value is INFINITE:
         return inf
     if isinstance(value, bool) or not isinstance(value, int):

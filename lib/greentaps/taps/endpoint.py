@@ -77,9 +77,7 @@ class Endpoint:
         if isinstance(address, str):
             address, percent, zone = address.partition("%")
             scope = zone if percent else None
-        elif not isinstance(
-            address, bytes | ipaddress.IPv4Address | ipaddress.IPv6Address
-        ):
+        elif not isinstance(address, bytes | ipaddress.IPv4Address | ipaddress.IPv6Address):
             raise TypeError(f"an IP address is text, packed bytes or an object, not {address!r}")
         found = ipaddress.ip_address(address)
         if isinstance(found, ipaddress.IPv6Address) and found.scope_id:

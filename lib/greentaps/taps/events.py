@@ -4,6 +4,9 @@ Objects that send events mix in `Handlers`.  Each registered handler is called f
 that belongs to the object, in the order of the events; so a handler may block, and then the later
 events of this object wait.  What a handler raises is reported, and the next event goes on.
 
+The closing event comes after all others (RFC 9622 section 11), also after those that are due only
+while it waits for its turn.
+
 An object with no handler pays one attribute for this, and an event without a handler costs one
 test.
 """
@@ -45,6 +48,19 @@ class Handlers:
             if handler is not None:
                 events.call(handler, self, *args)
 
+    def _emit_last(self, event: str, *args: Any) -> None:
+        """`_emit` for the closing event."""
+        events = self._events
+        if events is not None:
+            handler = events.handlers.get(event)
+            if handler is not None:
+                events.call_last(handler, self, *args)
+
+    @property
+    def _told_all(self) -> bool:
+        """Whether the handler of the closing event has been called: nothing may follow."""
+        return self._events is not None and self._events.over
+
     def _call_handler(self, handler: Callable[..., Any], *args: Any) -> None:
         """Call a handler that belongs to one call, in its turn among the events."""
         if self._events is None:
@@ -55,11 +71,14 @@ class Handlers:
 class Events:
     """The handlers of one object, and the calls that are due."""
 
-    __slots__ = ("_due", "_runner", "_running", "handlers")
+    __slots__ = ("_due", "_last", "_runner", "_running", "handlers", "over")
 
     def __init__(self) -> None:
         self.handlers: dict[str, Callable[..., Any]] = {}
         self._due: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._last: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
+        self.over = False
+        """Whether the last call has been made, or is under way."""
         self._runner = get_runner()
         self._running = False
 
@@ -76,8 +95,19 @@ class Events:
             self.handlers.setdefault(event, handler)
 
     def call(self, handler: Callable[..., Any], *args: Any) -> None:
-        """Call *handler* after all calls that are due already.  Never switches."""
+        """Call *handler* after all calls that are due already; not at all after the last one.
+        Never switches."""
+        if self.over:
+            return
         self._due.append((handler, args))
+        self._start()
+
+    def call_last(self, handler: Callable[..., Any], *args: Any) -> None:
+        """Call *handler* when nothing else is due, and nothing after it.  Never switches."""
+        self._last = (handler, args)
+        self._start()
+
+    def _start(self) -> None:
         if not self._running:
             self._running = True
             spawn(self._run)
@@ -89,17 +119,22 @@ class Events:
 
     def _run(self) -> None:
         try:
-            while self._due:
-                handler, args = self._due.popleft()
+            while self._due or self._last is not None:
+                if self._due:
+                    handler, args = self._due.popleft()
+                else:
+                    assert self._last is not None
+                    handler, args = self._last
+                    self._last = None
+                    self.over = True
                 try:
                     handler(*args)
                 except Exception as error:
                     self._runner.report(handler, error)
         finally:
             self._running = False
-            if self._due:  # killed in a handler: the others are still owed
-                self._running = True
-                spawn(self._run)
+            if self._due or self._last is not None:  # killed in a handler: the rest is still owed
+                self._start()
 
 
 class ConnectionHandlers(Handlers):

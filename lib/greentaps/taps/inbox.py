@@ -43,8 +43,16 @@ class Inbox:
             self._head_size += len(data)
             self._head_ended = end_of_message
 
-    def put_back(self, data: bytes, context: Any, end_of_message: bool) -> None:
-        """Undo a `take` whose result nobody wanted after all."""
+    def put_back(
+        self, data: bytes, context: Any, end_of_message: bool, position: int = 0
+    ) -> None:
+        """Undo a `take` whose result nobody wanted after all.  *position* is how many pieces that
+        were put back already go before this one."""
+        if position:
+            self._pieces.insert(position, (data, context, end_of_message))
+            self.size += len(data) + PIECE_COST
+            self._next_head()
+            return
         if end_of_message:
             self._head_size = len(data)
             self._head_ended = True
@@ -76,6 +84,11 @@ class Inbox:
         if ended:
             self._next_head()
         return (data, context, ended)
+
+    def mark_head(self, context: Any) -> None:
+        """Give the first piece a context."""
+        data, _, end = self._pieces[0]
+        self._pieces[0] = (data, context, end)
 
     def _gather(self, data: bytes, context: Any, end: bool, wanted: int, ended: bool) -> bytes:
         """Join pieces until there are *wanted* bytes, and the end if that is *ended*."""

@@ -65,6 +65,10 @@ class MessageContext:
         self._values[name] = value
         return self
 
+    def frozen(self) -> MessageContext:
+        """For the Connection: a copy that later changes of this one do not reach."""
+        return MessageContext().inheriting(self)
+
     def inheriting(self, below: MessageContext) -> MessageContext:
         """For framers: begin with all that *below* has."""
         self._values.update(below._values)
@@ -97,30 +101,35 @@ class Message:
     several.
     """
 
-    __slots__ = ("_context", "_ends", "data", "end_of_message", "partial")
+    __slots__ = ("_connection", "_context", "data", "end_of_message", "partial")
 
     def __init__(
         self,
         data: bytes,
         end_of_message: bool,
         context: MessageContext | None,
-        ends: Ends | None = None,
+        connection: Any = None,
         partial: bool = False,
     ) -> None:
         self.data = data
         self.end_of_message = end_of_message
         self.partial = partial
         self._context = context
-        self._ends = ends
+        self._connection = connection
 
     @property
     def context(self) -> MessageContext:
         """The MessageContext; the same object for all pieces of one Message."""
         if self._context is None:
             self._context = MessageContext()
-        if self._ends is not None:
-            self._context.belongs_to(self._ends)
-            self._ends = None
+        if self._connection is not None:
+            self._context.belongs_to(self._connection.ends)
+            self._connection = None
+        return self._context
+
+    @property
+    def own_context(self) -> MessageContext | None:
+        """For the Connection: the context, if it has been made."""
         return self._context
 
     @property

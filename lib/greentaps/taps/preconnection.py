@@ -123,11 +123,14 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         *context* should have ``safelyReplayable`` where it is true, so that the Message can
         travel with the handshake if the stack has a way to; else it follows at once.  Returns when
         the Connection is ready and the Message sent; with ``wait=False`` at once.  If the
-        establishment fails, EstablishmentError is all that is told.
+        establishment fails, EstablishmentError is all that is told.  Older systems give the
+        handler before the context; both orders are taken.
 
         Raises what `initiate` and `Connection.send` raise.
         """
         deadline = Deadline(timeout)
+        if callable(context) or isinstance(sent_handler, MessageContext):
+            context, sent_handler = sent_handler, context
         connection = Connection(self._setup(Role.INITIATE))
         connection.send_first(data, context, sent_handler, wait=wait)
         if wait:
@@ -165,11 +168,11 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
             taken = set()
             for end, names in locals_:
                 for address in names:
+                    key = (address, end.interface, end.protocol)
+                    if key in taken:
+                        continue
                     for stack in chosen:
                         if end not in for_stack(setup.local_endpoints, stack):
-                            continue
-                        key = (stack, address, end.interface)
-                        if key in taken:
                             continue
                         taken.add(key)
                         # One port for all protocols, also where the system has chosen it.

@@ -63,9 +63,7 @@ class Sending:
     @property
     def idle(self) -> bool:
         """Whether nothing waits, nothing is held back, and no Message is half sent."""
-        return not (
-            self._outbox or self._in_flight or self._batches or self._outbox.sending_parts
-        )
+        return not (self._outbox or self._in_flight or self._batches or self._outbox.sending_parts)
 
     def __len__(self) -> int:
         return len(self._outbox) + len(self._in_flight)

@@ -462,6 +462,16 @@ class FlowListener:
         if flow is not None:
             flow._arrived(data)
             return
+        try:
+            self._welcome(data, addr)
+        except Exception as error:
+            # It concerns this peer, and must not end the socket of all the others.
+            self.runner.collect(error)
+            flow = self._flows.get(addr)
+            if flow is not None:
+                flow.abort(error)
+
+    def _welcome(self, data: bytes, addr: Any) -> None:
         if (
             self._closing
             or self._paused

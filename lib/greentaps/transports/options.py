@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -50,7 +51,7 @@ def socket_of(handle: Any) -> Iterator[socket.socket]:
     try:
         duplicate = socket.socket(fileno=os.dup(handle.fileno()))
     except pyuv.error.UVError as error:
-        raise TransportError.from_errno(error.args[0], "the handle has no socket") from error
+        raise TransportError.from_errno(errno.EBADF, "the handle has no socket") from error
     except OSError as error:
         raise TransportError.from_errno(error.errno or 0, "the handle has no socket") from error
     with duplicate:
@@ -69,7 +70,7 @@ def set_capacity(handle: Any, dscp: int) -> None:
 def set_user_timeout(handle: Any, seconds: float | None) -> None:
     """How long TCP tolerates unacknowledged data; None for the system's default.  Raises
     OSError."""
-    milliseconds = 0 if seconds is None else min(max(int(seconds * 1000), 1), _INT_MAX)
+    milliseconds = 0 if seconds is None else max(int(min(seconds * 1000, _INT_MAX)), 1)
     with socket_of(handle) as here:
         here.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
@@ -81,7 +82,7 @@ def set_keep_alive(handle: Any, on: bool, seconds: float | None = None) -> None:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, on)
         if on and seconds is not None:
             # The kernel takes whole seconds, from 1 to 32767.
-            whole = min(max(round(seconds), 1), 32767)
+            whole = round(min(max(seconds, 1), 32767))
             here.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, whole)
             here.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, whole)
 

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar
 
-from ..engines import Engine, is_context, make_engine
+from ..engines import Engine, context_of, is_context, make_engine
 from ..errors import TlsError, TransportError
 from ..hub import check_timeout
 from .base import CLOSE_TIMEOUT, CLOSED, CLOSING, NEW, OPEN, StreamTransport, as_bytes
@@ -109,6 +109,8 @@ class SslTransport(StreamTransport):
         "tls_cipher": "_get_cipher",
         "alpn": "_get_alpn",
         "peer_certificate": "_get_peer_certificate",
+        "peer_authenticated": "_get_peer_authenticated",
+        "session_reused": "_get_session_reused",
     }
 
     def __init__(
@@ -129,6 +131,7 @@ class SslTransport(StreamTransport):
             raise ValueError("server_hostname is what a client asks for; a server has none")
         # Made here, so that a context that does not fit fails before anything is open.
         self._engine: Engine = make_engine(context, server_side, server_hostname)
+        self._engine.on_progress(self._answered)
         lower = handle
         if not isinstance(lower, StreamTransport):
             lower = Transport(handle, server_hostname)
@@ -367,6 +370,7 @@ class SslTransport(StreamTransport):
         if self._phase is CLEAR:
             if self._engine is None:
                 self._engine = make_engine(self._context, self._server_side, self._hostname)
+                self._engine.on_progress(self._answered)
             self._phase = HANDSHAKE
             self._peer_said_close = False
             rest, self._rest = self._rest, b""
@@ -379,6 +383,16 @@ class SslTransport(StreamTransport):
             self._flush()
             self._secured()
         return self._phase is SECURE
+
+    def _answered(self) -> None:
+        """The handshake has waited for somebody, not for the peer, and can go on."""
+        self._runner.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._phase is HANDSHAKE:
+            self._advance()
+            if self._phase is SECURE or self._phase is SHUTDOWN:
+                self._pump()
 
     def _step_unwrap(self) -> bool:
         if self._phase is SECURE:
@@ -708,7 +722,8 @@ class SslTransport(StreamTransport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return transport-specific information: ``'ssl'`` (the TLS library's connection object,
         None while in clear), ``'sslctx'``, ``'tls_version'``, ``'tls_cipher'``, ``'alpn'``,
-        ``'peer_certificate'`` (DER), and all that the transport below has."""
+        ``'peer_certificate'`` (DER), ``'peer_authenticated'`` (whether we know for certain who
+        the peer is), ``'session_reused'``, and all that the transport below has."""
         if name in self._extra_info:
             return super().get_extra_info(name, default)
         return self._lower.get_extra_info(name, default)
@@ -717,7 +732,7 @@ class SslTransport(StreamTransport):
         return None if self._phase is CLEAR else self._engine
 
     def _get_context(self) -> Any:
-        return self._context
+        return context_of(self._context)
 
     def _get_ssl(self) -> Any:
         engine = self._session()
@@ -738,6 +753,14 @@ class SslTransport(StreamTransport):
     def _get_peer_certificate(self) -> Any:
         engine = self._session()
         return engine and engine.peer_certificate()
+
+    def _get_peer_authenticated(self) -> Any:
+        engine = self._session()
+        return engine and engine.authenticated()
+
+    def _get_session_reused(self) -> Any:
+        engine = self._session()
+        return engine and engine.reused()
 
 
 _PURPOSES: dict[Any, _ssl.Purpose] = {
