@@ -10,7 +10,16 @@ VERSION = runpy.run_path(str(HERE / "lib" / "greentaps" / "_version.py"))["__ver
 
 EXTRAS = {
     # setuptools: the tests of deps/pyuv build with it
-    "test": ["pytest>=9.0", "hypothesis>=6.100", "setuptools>=70.1"],
+    "test": [
+        "pytest>=9.0",
+        "hypothesis>=6.100",
+        "setuptools>=70.1",
+        "h11>=0.16",
+        "wsproto>=1.2",
+        "websockets>=13",
+    ],
+    "http": ["h11>=0.16"],
+    "websocket": ["wsproto>=1.2", "h11>=0.16"],
     "docs": ["sphinx>=8.0"],
     "demo": ["rich>=13.0"],
     "lint": ["ruff>=0.14"],

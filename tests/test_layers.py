@@ -20,11 +20,13 @@ LEVELS = [
     {"_version", "errors", "certificates"},
     {"hub"},
     {"engines"},
+    {"tls_context"},
     {"transports", "protocols"},
     {"endpoints"},
     {"framers", "plugins"},
     {"taps"},
-    {"flow", "yang", "testing", "testing_framers"},
+    {"flow", "yang", "testing_framers"},
+    {"testing"},
     {"demo", "cli", "__main__", "__init__"},
 ]
 LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units}

@@ -32,12 +32,16 @@ from gevent.event import Event
 
 from .errors import SwitchpointError, Timeout, TransportError
 from .hub import Deadline, get_runner
+from .testing_framers import FramerRecorder, check_framer, framer_checks
 from .transports.memory import memory_pair
 
 __all__ = [
+    "FramerRecorder",
     "RecordingProtocol",
     "check_chunks",
+    "check_framer",
     "check_transport",
+    "framer_checks",
     "memory_pair",
     "pattern",
     "reported_errors",

@@ -10,7 +10,6 @@ Names are those of the RFCs: ``secp256r1``, ``TLS_AES_128_GCM_SHA256``, ``ecdsa_
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 import tempfile
@@ -18,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from .errors import TlsError
 
 __all__ = [
     "CIPHER_SUITES",
@@ -99,6 +100,9 @@ _DEFAULT_CIPHERS = (
 )
 # A ticket is bound to what the server demands of clients; each context has its own keys anyway.
 _SESSION_CONTEXT = b"greentaps"
+_PEM_KEY = re.compile(
+    rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
+)
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 Password = str | Callable[[], str]
@@ -130,25 +134,30 @@ class Identity:
 
     def _load(self, context: ssl.SSLContext) -> None:
         with _as_file(self.certificate) as certificate, _as_file(self.private_key) as key:
+            assert certificate is not None
             context.load_cert_chain(certificate, key, self.password)
 
     def _load_other(self, context: Any) -> None:
-        from OpenSSL import crypto
-
         with _as_file(self.certificate) as certificate:
             assert certificate is not None
             context.use_certificate_chain_file(certificate)
         with _as_file(self.private_key or self.certificate) as path:
             assert path is not None
             with open(path, "rb") as file:
-                pem = file.read()
-
-        def password(_writing: bool) -> bytes:
-            found = self.password
-            return (found if isinstance(found, str) else found()).encode()
-
-        context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, pem, password))
+                found = _PEM_KEY.search(file.read())
+        if found is None:
+            raise ValueError("there is no private key")
+        context.use_privatekey(self._unlocked(found[0]))
         context.check_privatekey()
+
+    def _unlocked(self, pem: bytes) -> Any:
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        try:
+            return load_pem_private_key(pem, None)
+        except TypeError:  # it has a password
+            password = self.password if isinstance(self.password, str) else self.password()
+            return load_pem_private_key(pem, password.encode())
 
 
 @contextmanager
@@ -239,9 +248,7 @@ def _usable_versions(settings: Settings) -> tuple[str, ...]:
     if not settings.suites:
         return settings.versions
     usable = {"tls_1_3": _SUITES_1_3, "tls_1_2": (*_SUITES_1_2, *_SUITES_PSK)}
-    kept = tuple(
-        name for name in settings.versions if any(suite in usable[name] for suite in settings.suites)
-    )
+    kept = tuple(name for name in settings.versions if set(usable[name]) & set(settings.suites))
     if not kept:
         raise ValueError(
             f"ciphersuite {', '.join(settings.suites)} leaves nothing of "
@@ -276,17 +283,13 @@ def _standard(settings: Settings, versions: tuple[str, ...], server_side: bool) 
     return context
 
 
-class NoCommonProtocolError(Exception):
-    """Raised in pyOpenSSL's ALPN callback so that the client gets no_application_protocol."""
-
-
 class _Maker:
     """Makes one pyOpenSSL context.  The private names of that library are all in here."""
 
     def __init__(self, settings: Settings, versions: tuple[str, ...], server_side: bool) -> None:
         from OpenSSL import SSL
 
-        self._ssl = SSL
+        self._ssl: Any = SSL
         self._settings = settings
         self._versions = versions
         self._server_side = server_side
@@ -354,14 +357,14 @@ class _Maker:
     def _set_trust(self) -> None:
         settings = self._settings
         context = self._context
-        SSL = self._ssl
+        library = self._ssl
         if self._server_side:
-            mode = SSL.VERIFY_NONE
+            mode = library.VERIFY_NONE
             if settings.trust or settings.judged:
-                mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+                mode = library.VERIFY_PEER | library.VERIFY_FAIL_IF_NO_PEER_CERT
         else:
-            mode = SSL.VERIFY_PEER if settings.verify else SSL.VERIFY_NONE
-        if mode == SSL.VERIFY_NONE:
+            mode = library.VERIFY_PEER if settings.verify else library.VERIFY_NONE
+        if mode == library.VERIFY_NONE:
             return
         if settings.trust:
             from OpenSSL import crypto
@@ -393,7 +396,8 @@ class _Maker:
             for name in names:
                 if name in offered:
                     return name
-            raise NoCommonProtocolError(offered)
+            # Which makes OpenSSL send the alert no_application_protocol.
+            raise TlsError(f"the client offers no application protocol of ours: {offered!r}")
 
         self._context.set_alpn_select_callback(choose)
 
@@ -431,13 +435,13 @@ class _Maker:
         context.set_app_data(callback)  # as long as the context lives, so must this
 
     def _set_sessions(self) -> None:
-        SSL, context, settings = self._ssl, self._context, self._settings
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # ours is elsewhere
+        library, context, settings = self._ssl, self._context, self._settings
+        context.set_session_cache_mode(library.SESS_CACHE_OFF)  # ours is elsewhere
         if not self._server_side:
             return
         context.set_session_id(_SESSION_CONTEXT)
         if not settings.keeps_sessions:
-            context.set_options(SSL.OP_NO_TICKET)
+            context.set_options(library.OP_NO_TICKET)
         if settings.session_lifetime is not None:
             context.set_timeout(settings.session_lifetime)
 
@@ -450,20 +454,21 @@ def _accepts(library: Any, function: str, context: Any, names: str) -> bool:
 
 
 def supported(parameter: str) -> tuple[str, ...]:
-    """Which names of *parameter* this build takes: GROUPS, SIGNATURES or CIPHER_SUITES by RFC 9622's
-    names for them."""
+    """Which names of *parameter* (supportedGroup, ciphersuite or signatureAlgorithm) this build
+    takes."""
     from OpenSSL import SSL
 
-    context = SSL.Context(SSL.TLS_METHOD)
+    library: Any = SSL
+    context = library.Context(library.TLS_METHOD)
     if parameter == "ciphersuite":
-        return tuple(name for name in CIPHER_SUITES if _takes_suite(SSL, context, name))
+        return tuple(name for name in CIPHER_SUITES if _takes_suite(library, context, name))
     function, names = {
         "supportedGroup": ("SSL_CTX_set1_curves_list", GROUPS),
         "signatureAlgorithm": ("SSL_CTX_set1_sigalgs_list", SIGNATURES),
     }[parameter]
-    if not hasattr(SSL._lib, function):
+    if not hasattr(library._lib, function):
         return ()
-    return tuple(name for name in names if _accepts(SSL, function, context, name))
+    return tuple(name for name in names if _accepts(library, function, context, name))
 
 
 def _takes_suite(library: Any, context: Any, name: str) -> bool:

@@ -712,15 +712,17 @@ def test_an_exception_in_one_flow_spares_the_others() -> None:
 
 @pytest.mark.peer
 def test_socat_as_client() -> None:
-    with Arrivals() as arrivals:
-        with running("socat", "-", f"UDP4:{HERE}:{arrivals.address[1]}") as socat:
-            socat.say(b"from socat\n")
-            flow = arrivals.next()
-            recorder = started(flow)
-            recorder.until_called("datagram_received")
-            assert recorder.datagrams[0][0] == b"from socat\n"
-            flow.write(b"from us\n")
-            assert socat.line() == "from us"
+    with (
+        Arrivals() as arrivals,
+        running("socat", "-", f"UDP4:{HERE}:{arrivals.address[1]}") as socat,
+    ):
+        socat.say(b"from socat\n")
+        flow = arrivals.next()
+        recorder = started(flow)
+        recorder.until_called("datagram_received")
+        assert recorder.datagrams[0][0] == b"from socat\n"
+        flow.write(b"from us\n")
+        assert socat.line() == "from us"
 
 
 def test_the_end_of_the_hub_ends_all() -> None:

@@ -809,29 +809,33 @@ def test_endpoints_outlive_the_connection(certificates: Certificates) -> None:
 @pytest.mark.peer
 @pytest.mark.rfc("A-03")
 def test_a_mute_peer_in_another_process_harms_nobody(certificates: Certificates) -> None:
-    with Preconnection(local_end()).listen() as listener:
-        with script("client", "127.0.0.1", port_of(listener), "mute") as mute:
-            silent = listener.accept(timeout=20)
-            with script("client", "127.0.0.1", port_of(listener), "echo") as talker:
-                talking = listener.accept(timeout=20)
-                talker.wait_for("connected")
-                talker.say(b"hello\n")
-                assert talking.receive(6, timeout=20).data == b"hello\n"
-                talking.send(b"goodbye\n")
-                assert talker.line() == "goodbye"
-                with pytest.raises(Timeout):
-                    silent.receive(timeout=0.02)
-            mute.end_input()
-            assert silent.receive(timeout=20).end_of_message
-            silent.close()
-            talking.close()
+    with (
+        Preconnection(local_end()).listen() as listener,
+        script("client", "127.0.0.1", port_of(listener), "mute") as mute,
+    ):
+        silent = listener.accept(timeout=20)
+        with script("client", "127.0.0.1", port_of(listener), "echo") as talker:
+            talking = listener.accept(timeout=20)
+            talker.wait_for("connected")
+            talker.say(b"hello\n")
+            assert talking.receive(6, timeout=20).data == b"hello\n"
+            talking.send(b"goodbye\n")
+            assert talker.line() == "goodbye"
+            with pytest.raises(Timeout):
+                silent.receive(timeout=0.02)
+        mute.end_input()
+        assert silent.receive(timeout=20).end_of_message
+        silent.close()
+        talking.close()
 
 
 def test_a_peer_in_the_same_process_with_plain_sockets() -> None:
-    with Preconnection(local_end()).listen() as listener:
-        with plain_client(port_of(listener)) as peer:
-            with listener.accept(timeout=5) as connection:
-                peer.sendall(b"GET /\r\n")
-                assert connection.receive(7, timeout=5).data == b"GET /\r\n"
-                connection.send(b"hello", final())
-            assert read_all(peer) == b"hello"
+    with (
+        Preconnection(local_end()).listen() as listener,
+        plain_client(port_of(listener)) as peer,
+    ):
+        with listener.accept(timeout=5) as connection:
+            peer.sendall(b"GET /\r\n")
+            assert connection.receive(7, timeout=5).data == b"GET /\r\n"
+            connection.send(b"hello", final())
+        assert read_all(peer) == b"hello"

@@ -93,10 +93,12 @@ def test_connections_are_ready_when_they_are_delivered(listener: Listener) -> No
 
 
 def test_the_system_chooses_a_port_where_none_is_given() -> None:
-    with Preconnection(LocalEndpoint().with_ip_address("127.0.0.1")).listen() as one:
-        with Preconnection(local(0)).listen() as two:
-            assert 0 < port_of(one) != port_of(two) > 0
-            assert str(port_of(one)) in repr(one)
+    with (
+        Preconnection(LocalEndpoint().with_ip_address("127.0.0.1")).listen() as one,
+        Preconnection(local(0)).listen() as two,
+    ):
+        assert 0 < port_of(one) != port_of(two) > 0
+        assert str(port_of(one)) in repr(one)
 
 
 def test_without_an_address_it_listens_on_all() -> None:
@@ -470,14 +472,13 @@ def test_openssl_as_client(secured: Listener, certificates: Certificates) -> Non
         "openssl", "s_client", "-quiet", "-verify_return_error", "-no_ign_eof",
         "-CAfile", certificates.ca, "-connect", f"127.0.0.1:{port_of(secured)}",
         errors=True,
-    ) as peer:  # fmt: skip
-        with secured.accept(timeout=20) as connection:
-            peer.say(b"from openssl\n")
-            assert connection.receive(13, timeout=20).data == b"from openssl\n"
-            connection.send(b"from us\n")
-            peer.wait_for("from us")
-            peer.end_input()
-            assert connection.receive(timeout=20).end_of_message
+    ) as peer, secured.accept(timeout=20) as connection:  # fmt: skip
+        peer.say(b"from openssl\n")
+        assert connection.receive(13, timeout=20).data == b"from openssl\n"
+        connection.send(b"from us\n")
+        peer.wait_for("from us")
+        peer.end_input()
+        assert connection.receive(timeout=20).end_of_message
 
 
 @pytest.mark.peer
@@ -503,28 +504,33 @@ def test_curl_as_client(
 
 @pytest.mark.peer
 def test_socat_as_client(listener: Listener) -> None:
-    with running("socat", "-", f"TCP4:127.0.0.1:{port_of(listener)}") as socat:
-        with listener.accept(timeout=20) as connection:
-            socat.say(b"framed?\n")
-            assert connection.receive(8, timeout=20).data == b"framed?\n"
-            connection.send(b"no\n")
-            assert socat.line() == "no"
+    with (
+        running("socat", "-", f"TCP4:127.0.0.1:{port_of(listener)}") as socat,
+        listener.accept(timeout=20) as connection,
+    ):
+        socat.say(b"framed?\n")
+        assert connection.receive(8, timeout=20).data == b"framed?\n"
+        connection.send(b"no\n")
+        assert socat.line() == "no"
 
 
 def test_framers_reach_every_connection() -> None:
     preconnection = Preconnection(local()).add_framer(LengthPrefixFramer(1))
-    with preconnection.listen() as listener:
-        with plain_client(port_of(listener)) as one, plain_client(port_of(listener)) as two:
-            one.sendall(b"\x03one\x02ha")
-            two.sendall(b"\x03two")
-            first, second = listener.accept(timeout=5), listener.accept(timeout=5)
-            assert first.receive(timeout=5).data == b"one"
-            assert second.receive(timeout=5).data == b"two"
-            two.sendall(b"\x00")
-            assert second.receive(timeout=5).data == b""
-            assert first.receive(timeout=5).data == b"ha"
-            first.close()
-            second.close()
+    with (
+        preconnection.listen() as listener,
+        plain_client(port_of(listener)) as one,
+        plain_client(port_of(listener)) as two,
+    ):
+        one.sendall(b"\x03one\x02ha")
+        two.sendall(b"\x03two")
+        first, second = listener.accept(timeout=5), listener.accept(timeout=5)
+        assert first.receive(timeout=5).data == b"one"
+        assert second.receive(timeout=5).data == b"two"
+        two.sendall(b"\x00")
+        assert second.receive(timeout=5).data == b""
+        assert first.receive(timeout=5).data == b"ha"
+        first.close()
+        second.close()
 
 
 def test_a_listener_in_a_greenlet_serves_many() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from types import SimpleNamespace
-
 import pytest
 from greentaps import LengthPrefixFramer, LocalEndpoint, Message, MessageContext, RemoteEndpoint
 

@@ -297,3 +297,11 @@ def test_every_method_returns_the_object(certificates: Certificates) -> None:
     assert made.add_identity(certificates.server) is made
     assert made.allow_protocols("tls_1_3") is made
     assert made.offer_alpn("h2") is made
+
+
+def test_an_authority_issues_for_a_long_host_name(tmp_path: Path) -> None:
+    """A common name has 64 characters at most; a host name may have more."""
+    name = f"{'a' * 60}.{'b' * 60}.example"
+    path = CertificateAuthority().issue(name).write(tmp_path, "long")
+    SecurityParameters().add_identity(path).context(server_side=True)
+    assert path.stat().st_mode & 0o777 == 0o600

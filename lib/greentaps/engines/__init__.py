@@ -156,8 +156,6 @@ def _engine_on_terms(terms: Terms, server_side: bool, server_hostname: str | Non
         engine: Engine = JudgingEngine(terms, server_side, server_hostname)
     else:
         engine = make_engine(terms.context, server_side, server_hostname)
-    if terms.session is not None:
-        engine.resume(terms.session)
-    if terms.keep is not None:
-        engine.on_shutdown(terms.keep)
+    if terms.prepare is not None:
+        terms.prepare(engine)
     return engine

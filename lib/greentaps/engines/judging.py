@@ -3,10 +3,10 @@
 OpenSSL calls back in the middle of its work, where nobody may wait.  So:
 
 *Trust.*  The verify callback notes what OpenSSL found and lets it go on; what OpenSSL would send
-from then on is held here until the verdict.  A peer that is turned down therefore gets nothing but
-an alert: no Finished, no certificate of ours, no data.  The alert goes out in clear, as it may while
-we have not sent anything encrypted (RFC 8446 section 6); only a server of TLS 1.3 has, so there the
-stream just ends.
+from then on is held here until the verdict.  A peer that is turned down therefore gets nothing
+but an alert: no Finished, no certificate of ours, no data.  The alert goes out in clear, as it
+may while we have not sent anything encrypted (RFC 8446 section 6); only a server of TLS 1.3 has,
+so there the stream just ends.
 
 *Identity.*  OpenSSL's certificate callback can suspend the handshake where the certificate is
 needed, and is called again when it goes on.
@@ -170,7 +170,8 @@ class JudgingEngine(PyOpenSslEngine):
 
     def _ask_identity(self) -> None:
         assert self._terms.challenge is not None
-        name, authorities = self._name, ()
+        name = self._name
+        authorities: tuple[bytes, ...] = ()
         if self._server_side:
             asked = self._connection.get_servername()
             name = asked.decode("ascii", "replace") if asked else None
@@ -221,13 +222,15 @@ class JudgingEngine(PyOpenSslEngine):
 def _suspend_for_identity(connection: Any, peer: _Peer) -> Any:
     """Have the handshake stop where our certificate is needed; returns what must be kept."""
 
+    library: Any = SSL
+
     def needed(_ssl: Any, _argument: Any) -> int:
         peer.challenged = True
         return 1 if peer.may_go_on else -1
 
     try:
-        callback = SSL._ffi.callback("int (*)(SSL *, void *)", needed)
-        SSL._lib.SSL_set_cert_cb(connection._ssl, callback, SSL._ffi.NULL)
+        callback = library._ffi.callback("int (*)(SSL *, void *)", needed)
+        library._lib.SSL_set_cert_cb(connection._ssl, callback, library._ffi.NULL)
     except AttributeError as error:
         raise ValueError(
             "an identity challenge callback needs SSL_set_cert_cb, which this pyOpenSSL lacks"

@@ -8,7 +8,7 @@ from an engine that is still alive.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -39,6 +39,17 @@ class SessionCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def serve(self, key: Hashable, engine: Any, clock: Callable[[], float]) -> None:
+        """Give *engine*, which has not begun, a session for *key*, and take those that it gets."""
+        session = self.take(key, clock())
+        if session is not None:
+            try:
+                engine.resume(session)
+            except ValueError:
+                pass  # of another context; a handshake in full is always right
+        self.watch(key, engine)
+        engine.on_shutdown(lambda ended: self.hand_in(key, ended, clock()))
 
     def watch(self, key: Hashable, engine: Any) -> None:
         """*engine* may come by a session for *key*, as long as it lives."""

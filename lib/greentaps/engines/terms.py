@@ -1,8 +1,8 @@
-"""What one TLS session is to keep to beyond its context: a session to resume, and who judges.
+"""What one TLS session is to keep to beyond its context: sessions, pins, and who judges.
 
-`Terms` stand where a TLS context stands, as the first argument of `make_engine`.  The questions that
-a handshake may have to wait for are asked through ``Terms.ask``, by whoever has greenlets: engines
-have none.
+`Terms` stand where a TLS context stands, as the first argument of `make_engine`.  The questions
+that a handshake may have to wait for are asked through ``Terms.ask``, by whoever has greenlets:
+engines have none.
 """
 
 from __future__ import annotations
@@ -69,16 +69,14 @@ Ask = Callable[[Callable[[Any], Any], Any, Callable[[Any], None]], None]
 class Terms:
     """*context* is the TLS context; all else may be left out.
 
-    *session* is what `Engine.resumable` gave once, to be gone on with.  *keep* is called with the
-    engine when it says its close_notify.  *pins* are SHA-256 digests: of certificates, and of
-    SubjectPublicKeyInfos.  *judge* gets a `TrustVerification` and must return True; *challenge* an
-    `IdentityChallenge`, and returns another context, with an identity, or None.  *preshared* says
-    that *context* lets nobody in without the key.
+    *prepare* is called with each new engine, before anything else is.  *pins* are SHA-256 digests:
+    of certificates, and of SubjectPublicKeyInfos.  *judge* gets a `TrustVerification` and must
+    return True; *challenge* an `IdentityChallenge`, and returns another context, with an identity,
+    or None.  *preshared* says that *context* lets nobody in without the key.
     """
 
     context: Any
-    session: Any = None
-    keep: Callable[[Any], None] | None = None
+    prepare: Callable[[Any], None] | None = None
     pins: frozenset[bytes] = frozenset()
     judge: Callable[[TrustVerification], Any] | None = None
     challenge: Callable[[IdentityChallenge], Any] | None = None

@@ -561,7 +561,8 @@ class FramerStack:
 
     @property
     def host(self) -> Any:
-        """Who drives the stack.  A new host at once gets the Messages that were kept for it."""
+        """Who drives the stack.  A new host at once gets the Messages that were kept for it, and
+        is told if no framer is left."""
         return self._host
 
     @host.setter
@@ -573,6 +574,8 @@ class FramerStack:
             self._early_size = 0
             for piece in early:
                 host.deliver(*piece)
+        if not self._links and self.error is None:
+            host.framers_passthrough()
 
     @property
     def passthrough(self) -> bool:

@@ -180,7 +180,10 @@ def _look() -> None:
             continue
         try:
             loaded = entry.load()
-            _instances[entry.name] = loaded() if isinstance(loaded, type) else loaded
+            plugin = loaded() if isinstance(loaded, type) else loaded
+            if not isinstance(plugin, Plugin) or plugin.name != entry.name:
+                raise TypeError(f"not a Plugin called {entry.name!r}: {plugin!r}")
+            _instances[entry.name] = plugin
         except Exception:
             _log.warning("the plugin %s cannot be loaded", entry.value, exc_info=True)
     _looked = True
@@ -199,8 +202,9 @@ def register(plugin: Plugin) -> None:
 
 
 def unregister(plugin: Plugin) -> None:
-    """Undo `register`."""
-    _registered.pop(plugin.name, None)
+    """Undo `register`; nothing happens if *plugin* is not registered."""
+    if _registered.get(plugin.name) is plugin:
+        del _registered[plugin.name]
 
 
 def find(name: str) -> Plugin:

@@ -60,6 +60,7 @@ class Tcp(Plugin):
         "keepAlive": EITHER,
         "softErrorNotify": EITHER,
         "activeReadBeforeSend": ALWAYS,
+        "useTemporaryLocalAddress": EITHER,
     }
 
     def open(self, attempt: Attempt, below: Any) -> Any:

@@ -18,8 +18,10 @@ Abort                as below: no close_notify, which the peer takes for a trunc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+from ..hub import now, spawn
 from ..transports import SslTransport
 from . import STREAMS, Attempt, Plugin
 
@@ -38,14 +40,37 @@ class Tls(Plugin):
         attempt.security.context(server_side=server_side)
 
     def open(self, attempt: Attempt, below: Any) -> Any:
-        hostname = attempt.hostname or attempt.remote[0]
+        hostname = (attempt.hostname or attempt.remote[0]).partition("%")[0]
+        # RFC 9622 section 8.1.10: nothing of other Connections, and nothing for them.
+        isolated = attempt.options.get("isolateSession")
         return SslTransport(
             below,
-            attempt.security.context(server_side=False),
+            attempt.security.terms(
+                server_side=False,
+                ask=_ask,
+                clock=now,
+                key=None if isolated else (hostname, attempt.remote[1]),
+            ),
             False,
-            hostname.partition("%")[0],
+            hostname,
             handshake_timeout=None,  # the attempt has a deadline
         )
 
     def accept(self, attempt: Attempt, below: Any) -> Any:
-        return SslTransport(below, attempt.security.context(server_side=True), True)
+        terms = attempt.security.terms(server_side=True, ask=_ask, clock=now)
+        return SslTransport(below, terms, True)
+
+
+def _ask(
+    function: Callable[[Any], Any], question: Any, answer: Callable[[Any], None]
+) -> None:
+    """Put *question* to the application in a greenlet, where it may block."""
+
+    def run() -> None:
+        try:
+            answered = function(question)
+        except Exception as error:
+            answered = error
+        answer(answered)
+
+    spawn(run)

@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 
 from ..transports import options
 from ..transports.flow import FlowListener, connect_flow
-from . import ALWAYS, NEVER, Attempt, Offer, Plugin
+from . import ALWAYS, EITHER, NEVER, Attempt, Offer, Plugin
 from .tcp import configure
 
 __all__ = ["Udp"]
@@ -55,6 +55,7 @@ class Udp(Plugin):
         "keepAlive": NEVER,
         "softErrorNotify": ALWAYS,
         "activeReadBeforeSend": NEVER,
+        "useTemporaryLocalAddress": EITHER,
     }
 
     def open(self, attempt: Attempt, below: Any) -> Any:

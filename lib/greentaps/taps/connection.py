@@ -49,13 +49,14 @@ from ..hub import (
     spawn,
     switchpoint,
 )
-from ..plugins import duplicates, has, stack_name
+from ..plugins import ALWAYS, EITHER, duplicates, offer, stack_name
 from ..transports.base import CLOSE_TIMEOUT, as_bytes
+from ..transports.options import is_temporary
 from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of
 from .establishing import Established
 from .events import ConnectionHandlers, Events
 from .inbox import Inbox
-from .message import Message, MessageContext
+from .message import Message, MessageContext, fresh_context
 from .outbox import Outgoing
 from .properties import (
     CLOSED,
@@ -72,7 +73,9 @@ from .properties import (
     UNLIMITED,
     ConnectionProperties,
     ConnectionState,
+    Group,
     Role,
+    find_property,
     message_contradictions,
     resolve_message,
 )
@@ -951,10 +954,12 @@ class Connection(ConnectionHandlers, FramerHost):
         return self._blocked
 
     def new_context(self, below: Any = None) -> MessageContext:
-        made = MessageContext()
-        return made if below is None else made.inheriting(below)
+        return fresh_context(below)
 
     def get_property(self, name: str, default: Any = None) -> Any:
+        if name == "hostname":
+            hostname = self._established.candidate.hostname if self._established else None
+            return hostname or default
         try:
             return self.get_properties().get(name)
         except LookupError:
@@ -972,6 +977,7 @@ class Connection(ConnectionHandlers, FramerHost):
             f"a datagram is not framed: {error}", Reason.DEFRAMING_FAILED
         )
         failure.__cause__ = error
+        self._stream_context = None  # if a part of it was delivered, its end will not come
         if self._requests:
             self._requests.pop(0).fail(failure)
 
@@ -1227,6 +1233,8 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._state is ESTABLISHED:
             self._to(CLOSING)
         if self._framers is not None:
+            if self._paused:  # the peer's goodbye may be behind what nobody wants any more
+                self._resume()
             self._framers.stop()  # answers with framers_closed()
         else:
             self._close_transport()
@@ -1408,9 +1416,18 @@ class Connection(ConnectionHandlers, FramerHost):
     def _tell_live(self) -> None:
         if self._live is not None and self._established is not None:
             stack = self._established.candidate.stack
-            self._live.established(
-                lambda name: has(stack, name), [plugin.name for plugin in stack]
-            )
+            self._live.established(self._has_feature, [plugin.name for plugin in stack])
+
+    def _has_feature(self, name: str) -> bool:
+        """Whether the chosen stack has, or the path is, what a Selection Property is about."""
+        assert self._established is not None
+        if name == "useTemporaryLocalAddress":
+            local = self.local_endpoint
+            return local is not None and is_temporary(local.ip_address)
+        offered = offer(self._established.candidate.stack, name)
+        if offered is EITHER:
+            return self._setup.properties.get(name) in (REQUIRE, PREFER)
+        return offered is ALWAYS
 
     def _supply(self) -> dict[str, Any]:
         """What is read only: the names, and what tells the values."""
@@ -1442,13 +1459,28 @@ class Connection(ConnectionHandlers, FramerHost):
     def _begin_properties(self) -> None:
         """What was asked for before there was a transport counts from now on."""
         self._tell_live()
-        get = self._setup.properties.get
+        asked = self._setup.properties
+        get = asked.get
+        if self._live is not None:  # maybe something was changed meanwhile
+            get = self._live.get
+            for name in self._live.keys():
+                if find_property(name).group is Group.CONNECTION and get(name) != asked.get(name):
+                    self._catch_up(name, get(name))
         if get("maxSendRate") is not UNLIMITED:
             self._limit_sending(get("maxSendRate"))
         if get("maxRecvRate") is not UNLIMITED:
             self._receive_limit = RateLimit(get("maxRecvRate"))
-        if get("softErrorNotify") in (REQUIRE, PREFER):
+        if asked.get("softErrorNotify") in (REQUIRE, PREFER):
             self._soft_timer = self._runner.call_later(1.0, self._look_for_soft_errors, None)
+
+    def _catch_up(self, name: str, value: Any) -> None:
+        """Apply what was set before there was a stack; too late to refuse it."""
+        assert self._established is not None
+        for plugin in self._established.candidate.stack:
+            try:
+                plugin.apply(self._transport, name, plain(value))
+            except (OSError, ValueError):
+                continue
 
     def _apply_property(self, name: str, value: Any, old: Any) -> None:
         """A Connection Property has a new value: refuse it by raising."""

@@ -17,6 +17,7 @@ from ..framers import Framer, FramerHost, FramerStack
 from ..hub import Deadline, Parked, get_runner, now, spawn
 from ..plugins import Attempt
 from .candidates import Candidate, plugins_of
+from .message import MessageContext, fresh_context
 from .racing import Race
 
 __all__ = ["Established", "Readying", "establish", "failure_reason"]
@@ -38,12 +39,23 @@ class Readying(FramerHost):
 
     It waits for ``connection_made``, and for the framers to be ready; then it keeps the transport
     from reading until somebody takes it.  *done* is called once, with the error or None.
+    *hostname* is the peer's name, for framers that ask.
     """
 
-    def __init__(self, transport: Any, done: Any, framers: Sequence[Framer] = ()) -> None:
+    def __init__(
+        self,
+        transport: Any,
+        done: Any,
+        framers: Sequence[Framer] = (),
+        hostname: str | None = None,
+    ) -> None:
         self._transport = transport
         self._done = done
-        self.framers = FramerStack(framers, self) if framers else None
+        self._hostname = hostname
+        self.framers: FramerStack | None = None
+        if framers:
+            datagrams = hasattr(transport, "largest")
+            self.framers = FramerStack(framers, self, datagrams=datagrams)
         transport.call_when_lost(self._lost)
 
     # -- From the transport --
@@ -103,6 +115,12 @@ class Readying(FramerHost):
     def write(self, data: Any) -> None:
         self._transport.write(data)
 
+    def new_context(self, below: Any = None) -> MessageContext:
+        return fresh_context(below)
+
+    def get_property(self, name: str, default: Any = None) -> Any:
+        return self._hostname if name == "hostname" and self._hostname else default
+
     def framers_ready(self) -> None:
         self._ready()
 
@@ -136,7 +154,7 @@ def attempt_one(
             transport = plugin.open(attempt, transport)
             phases.append((plugin.name, now() - begun))
             begun = now()
-        stack = made_ready(transport, attempt.deadline, framers)
+        stack = made_ready(transport, attempt.deadline, framers, attempt.hostname)
     except BaseException:
         if transport is not None:
             transport.abort()
@@ -147,12 +165,15 @@ def attempt_one(
 
 
 def made_ready(
-    transport: Any, deadline: Deadline, framers: Sequence[Framer]
+    transport: Any,
+    deadline: Deadline,
+    framers: Sequence[Framer],
+    hostname: str | None = None,
 ) -> FramerStack | None:
     """Start *transport* and wait until it and *framers* are ready; returns their stack.  A
     switchpoint.  Raises what prevented it."""
     parked: Parked[BaseException | None] = Parked(get_runner())
-    readying = Readying(transport, parked.finish, framers)
+    readying = Readying(transport, parked.finish, framers, hostname)
     transport.start(readying)
     try:
         error = parked.wait(deadline.left())

@@ -93,6 +93,12 @@ class MessageContext:
         return f"MessageContext({inside})"
 
 
+def fresh_context(below: MessageContext | None = None) -> MessageContext:
+    """For framers: a context of a received Message, which begins with all that *below* has."""
+    made = MessageContext()
+    return made if below is None else made.inheriting(below)
+
+
 class Message:
     """What `Connection.receive` returns: a Message, or a piece of one.
 

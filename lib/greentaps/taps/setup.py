@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ..errors import EstablishmentError, Reason
 from ..framers import Framer
 from ..hub import Deadline, now
-from ..plugins import Attempt, Stack, stacks
+from ..plugins import Attempt, Stack, secured, stack_name, stacks
 from .candidates import Candidate, choose_stacks, gather
 from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from .establishing import Established, establish
@@ -39,6 +39,9 @@ __all__ = ["Setup", "for_stack"]
 
 E = TypeVar("E", bound=Endpoint)
 
+# How long opportunistic security tries TLS with a peer that may not understand it.
+OPPORTUNITY = 5.0  # seconds
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -53,26 +56,50 @@ class Setup:
     events: Events | None = None
 
     def choose(self, *, server_side: bool) -> list[Stack]:
-        """The stacks to try, best first.  Fails, before anything is opened, if there is none, or
-        if one can never work as configured.  Raises EstablishmentError."""
+        """The stacks to try, best first.  Fails, before anything is opened, if there is none that
+        can work as configured.  Raises EstablishmentError."""
         if self.role is Role.INITIATE and not self.remote_endpoints:
             raise EstablishmentError(
                 "Initiate needs a Remote Endpoint", Reason.INVALID_CONFIGURATION
             )
         if self.role is Role.LISTEN and not self.local_endpoints:
             raise EstablishmentError("Listen needs a Local Endpoint", Reason.INVALID_CONFIGURATION)
-        chosen = choose_stacks(self.properties, stacks(), secured=self.security is not None)
         self._check_paths()
+        if self.security is None or not self.security.is_opportunistic:
+            return self._usable(server_side, secured=self.security is not None)
+        if server_side:
+            raise EstablishmentError(
+                "a listener cannot be opportunistic: a client without TLS may wait for our first "
+                "word, and nothing tells it from one with TLS",
+                Reason.INVALID_CONFIGURATION,
+            )
+        plain = self._usable(server_side, secured=False)
+        try:
+            return [*self._usable(server_side, secured=True), *plain]
+        except EstablishmentError as error:
+            if error.reason is not Reason.NO_CANDIDATES:
+                raise
+            return plain
+
+    def _usable(self, server_side: bool, *, secured: bool) -> list[Stack]:
+        """The stacks that agree with the properties, and that can do what the application wants
+        of them (RFC 9622 section 6.3: Security Parameters may narrow the choice)."""
         attempt = self.attempt(Deadline(None))
-        for stack in chosen:
+        kept = []
+        failures: list[tuple[Any, BaseException]] = []
+        for stack in choose_stacks(self.properties, stacks(), secured=secured):
             for plugin in stack:
                 try:
                     plugin.check(attempt, server_side=server_side)
                 except (ValueError, OSError) as error:
-                    raise EstablishmentError(
-                        str(error), Reason.INVALID_CONFIGURATION, [(plugin.name, error)]
-                    ) from error
-        return chosen
+                    failures.append((stack_name(stack), error))
+                    break
+            else:
+                kept.append(stack)
+        if not kept:
+            why = failures[0][1]
+            raise EstablishmentError(str(why), Reason.INVALID_CONFIGURATION, failures) from why
+        return kept
 
     def attempt(
         self, deadline: Deadline, admit: Callable[[Any], bool] | None = None
@@ -92,8 +119,33 @@ class Setup:
                 Reason.INVALID_CONFIGURATION,
             )
         resolved = now() - begun
-        established = establish(candidates, self.attempt(deadline), self.framers)
+        if self.security is not None and self.security.is_opportunistic:
+            established = self._establish_opportunistically(candidates, deadline)
+        else:
+            established = establish(candidates, self.attempt(deadline), self.framers)
         return replace(established, phases=(("resolution", resolved), *established.phases))
+
+    def _establish_opportunistically(
+        self, candidates: Sequence[Candidate], deadline: Deadline
+    ) -> Established:
+        """TLS first, and what is without only when that has failed: never in one race, which an
+        attacker could decide by a delay (RFC 9623 section 12.1)."""
+        better = [candidate for candidate in candidates if secured(candidate.stack)]
+        others = [candidate for candidate in candidates if not secured(candidate.stack)]
+        attempts: tuple[tuple[Any, BaseException], ...] = ()
+        if better:
+            left = deadline.left()
+            limit = OPPORTUNITY if left is None else min(OPPORTUNITY, left / 2)
+            try:
+                return establish(better, self.attempt(Deadline(limit)), self.framers)
+            except EstablishmentError as error:
+                attempts = error.attempts
+        try:
+            return establish(others, self.attempt(deadline), self.framers)
+        except EstablishmentError as error:
+            raise EstablishmentError(
+                error.message, error.reason, (*attempts, *error.attempts)
+            ) from error
 
     def _check_paths(self) -> None:
         """Whether the properties that choose paths agree with this machine, and with the Local

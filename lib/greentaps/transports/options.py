@@ -22,6 +22,7 @@ from ..errors import TransportError
 
 __all__ = [
     "bind_to_interface",
+    "is_temporary",
     "mtu",
     "prefer_temporary_address",
     "set_capacity",
@@ -39,6 +40,7 @@ _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _PMTUDISC_WANT, _PMTUDISC_DO = 1, 2
 _SO_BINDTODEVICE = 25
 _IPV6_ADDR_PREFERENCES, _PREFER_TEMPORARY, _PREFER_PUBLIC = 72, 1, 2
+_IFA_F_TEMPORARY = 1
 _INT_MAX = 2**31 - 1
 
 
@@ -116,6 +118,19 @@ def prefer_temporary_address(here: socket.socket, wanted: bool) -> None:
     if here.family == socket.AF_INET6:
         which = _PREFER_TEMPORARY if wanted else _PREFER_PUBLIC
         here.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, which)
+
+
+def is_temporary(address: str | None) -> bool:
+    """Whether an address of this machine is a temporary one (RFC 8981)."""
+    if address is None or ":" not in address:
+        return False
+    digits = socket.inet_pton(socket.AF_INET6, address.partition("%")[0]).hex()
+    try:
+        with open("/proc/net/if_inet6", encoding="ascii") as table:
+            rows = [line.split() for line in table]
+    except OSError:
+        return False
+    return any(row[0] == digits and int(row[4], 16) & _IFA_F_TEMPORARY for row in rows)
 
 
 def mtu(remote: tuple[Any, ...]) -> int | None:
