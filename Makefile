@@ -8,6 +8,9 @@
 #   make docs     the documentation, into build/docs
 #   make conformance  which items of RFC 9622 and RFC 9623 are tested
 #   make check    all of the above but the demo
+#   make bench    every benchmark, into docs/performance: a quarter of an hour
+#   make bench-short  the main ones, in a minute, to look at
+#   make bench-check  have the hot paths become longer? (needs valgrind)
 #   make clean    remove what these made
 #
 # Another interpreter: make PYTHON=python3.13 VENV=.venv313 test
@@ -18,13 +21,14 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$name && break; done)
 VENV ?= .venv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STAMPS := $(VENV)/stamps
 PROJECT := setup.py pyproject.toml lib/greentaps/_version.py
 
-.PHONY: help demo test lint types docs conformance check clean
+.PHONY: help demo test lint types docs conformance check bench bench-short bench-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -52,6 +56,15 @@ conformance: $(STAMPS)/test
 
 check: lint types docs test
 
+bench: $(STAMPS)/bench
+	$(BIN)/python -m benchmarks.run --record docs/performance $(BENCH_ARGS)
+
+bench-short: $(STAMPS)/bench
+	$(BIN)/python -m benchmarks.run --short $(BENCH_ARGS)
+
+bench-check: $(STAMPS)/bench
+	$(BIN)/python -m benchmarks.check $(BENCH_ARGS)
+
 clean:
 	rm -rf $(VENV) build dist .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf lib/greentaps.egg-info
@@ -72,8 +85,8 @@ $(STAMPS)/pyuv: $(STAMPS)/venv deps/pyuv/pyproject.toml $(wildcard deps/pyuv/bac
 	$(PIP) --force-reinstall ./deps/pyuv
 	@touch $@
 
-# Each of the five extras of setup.py, installed when first asked for.
-$(addprefix $(STAMPS)/,test demo lint types docs): $(STAMPS)/%: $(STAMPS)/pyuv $(PROJECT)
+# Each of the extras of setup.py, installed when first asked for.
+$(addprefix $(STAMPS)/,test demo lint types docs bench): $(STAMPS)/%: $(STAMPS)/pyuv $(PROJECT)
 	@echo "Installing greentaps[$*]"
 	$(PIP) --editable '.[$*]'
 	@touch $@

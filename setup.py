@@ -24,6 +24,8 @@ EXTRAS = {
     "demo": ["rich>=13.0"],
     "lint": ["ruff>=0.14"],
     "types": ["mypy>=1.18", "types-gevent"],
+    # what the benchmarks compare us with
+    "bench": ["uvloop>=0.21", "trio>=0.27"],
 }
 EXTRAS["dev"] = sorted({need for needs in EXTRAS.values() for need in needs} | {"tox>=4.20"})
 

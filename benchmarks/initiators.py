@@ -2,13 +2,11 @@
 connection, which is the limit for those with.
 
     python initiators.py KIND HOST PORT
-    python initiators.py tls-in-memory ENGINE PEM
+    python initiators.py send-in-memory|receive-in-memory ENGINE PEM
 
-It answers as load.c does: ``run COUNT SIZE`` on standard input is answered with ``ok SECONDS``.
-COUNT connections are opened and closed one after the other (or COUNT bytes go through TLS in pieces
-of SIZE).  For ``open N``, which load generators need, there is nothing to do.
-
-``send-in-memory`` makes records of data, ``receive-in-memory`` makes data of records.
+It is driven as load.c is: ``run COUNT SIZE`` on standard input is answered with
+``ok SECONDS LOST RESUMED CPU``.  COUNT connections are opened and closed one after the other; or
+COUNT bytes in pieces of SIZE are made into TLS records (``send-in-memory``), or back into data.
 """
 
 from __future__ import annotations
@@ -151,9 +149,6 @@ def sending_in_memory(engine: str, pem: str) -> Work:
 
 
 def receiving_in_memory(engine: str, pem: str) -> Work:
-    import ssl
-
-    del ssl  # both engines stand on what it loads
     client, server = _pair(engine, pem)
     records: list[bytes] = []
 

@@ -257,6 +257,7 @@ def greentaps_datagram_connection(words: argparse.Namespace) -> None:
     wishes.set("reliability", taps.Preference.PROHIBIT)
     wishes.set("preserveOrder", taps.Preference.NO_PREFERENCE)
     wishes.set("congestionControl", taps.Preference.NO_PREFERENCE)
+    wishes.set("safelyReplayable", True)
     here = taps.Preconnection(
         taps.LocalEndpoint().with_ip_address(HOST),
         transport_properties=wishes,

@@ -12,7 +12,7 @@ copyright = "2026, greentaps contributors"
 release = version = runpy.run_path(str(VERSION_FILE))["__version__"]
 
 extensions = ["sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_conformance.rst"]  # the latter is part of conformance.rst
 html_theme = "alabaster"
 html_theme_options = {
     "description": "Transport services in blocking style",

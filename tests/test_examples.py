@@ -124,9 +124,10 @@ def test_secure_echo_with_a_stranger(pems: Path) -> None:
     assert "CertificateError" in refused.stderr
 
 
-@shows("messages")
-def test_messages() -> None:
-    assert run("messages").splitlines() == [
+@shows("messages", "messages_events")
+@pytest.mark.parametrize("form", ["", "_events"])
+def test_messages(form: str) -> None:
+    assert run(f"messages{form}").splitlines() == [
         "Message(b'ONE', end_of_message=True)",
         "Message(b'', end_of_message=True)",
         "Message(b'THREETHREETHREE', end_of_message=True)",
@@ -226,6 +227,119 @@ def test_second_engine(pems: Path) -> None:
         "received hello",
         "<class 'OpenSSL.SSL.Connection'>",
     ]
+
+
+@shows("echo_server_events", "echo_client_events")
+def test_echo_events() -> None:
+    with serving("echo_server_events", 0) as port:
+        printed = run("echo_client_events", port, "good day")
+        assert printed == "connected by tcp\nreceived good day\nclosed\n"
+        data = bytes(range(256)) * 4096
+        assert talk(port, data) == data
+
+
+def test_an_echo_client_without_a_server() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert "[ECONNREFUSED]" in run("echo_client_events", unused.getsockname()[1])
+
+
+@shows("http_server", "http_client", "http_server_events", "http_client_events")
+@pytest.mark.parametrize("form", ["", "_events"])
+def test_http(form: str) -> None:
+    with serving(f"http_server{form}", 0) as port:
+        printed = run("http_client", port)
+        assert re.fullmatch(
+            r"200 OK \{.*text/plain.*\}\nGET /: 0 bytes\n"
+            r"418 I'm a Teapot \{.*\}\nPUT /teapot: 3 bytes\n",
+            printed,
+        ), printed
+        assert run("http_client_events", port) == ("200 GET /: 0 bytes\n418 PUT /teapot: 3 bytes\n")
+        answer = talk(port, b"GET /x HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"\r\n\r\nGET /x: 0 bytes\n")
+
+
+@shows("websocket_echo", "websocket_echo_events")
+@pytest.mark.parametrize("form", ["", "_events"])
+def test_websocket(form: str) -> None:
+    assert run(f"websocket_echo{form}").splitlines() == [
+        f"text {'grüß dich'.encode()}",
+        f"binary {bytes(5)}",
+    ]
+
+
+@shows("line_messages", "line_messages_events")
+@pytest.mark.parametrize("form", ["", "_events"])
+def test_line_messages(form: str) -> None:
+    with serving(f"line_messages{form}", 0) as port:
+        assert talk(port, b"a b c\r\n\nx\n") == b"3 words\r\n0 words\r\n1 words\r\n"
+
+
+@shows("udp_echo", "udp_echo_events")
+@pytest.mark.parametrize("form", ["", "_events"])
+def test_udp_echo(form: str) -> None:
+    first, *rest = run(f"udp_echo{form}").splitlines()
+    assert first == "over udp"
+    assert sorted(rest) == ["MessageTooLarge", "b''", "b'one'", "b'three'"]
+
+
+@shows("clones")
+def test_clones() -> None:
+    assert run("clones").splitlines() == [
+        "3 in the group",
+        "connTimeout 30 connPriority 100",
+        "connTimeout 30 connPriority 100",
+        "connTimeout 30 connPriority 1",
+        "through the clone",
+        "Closed Closed Closed",
+    ]
+
+
+@shows("clones_events")
+def test_clones_events() -> None:
+    expected = ["connTimeout 30"] * 3 + ["through the clone"] + ["closed"] * 3
+    assert run("clones_events").splitlines() == expected
+
+
+@shows("priorities", "priorities_events")
+@pytest.mark.parametrize("form", ["", "_events"])
+def test_priorities(form: str) -> None:
+    assert run(f"priorities{form}").splitlines() == ["stale expired", "urgent", "slow", "last"]
+
+
+@shows("properties")
+def test_properties() -> None:
+    *values, moment, kind, refused = run("properties").splitlines()
+    assert values == [
+        "reliability True",
+        "preserveMsgBoundaries False",
+        "keepAlive True",
+        "keepAliveTimeout 20",
+    ]
+    assert moment.startswith("MOMENT ")
+    assert kind.startswith("TYPE ")
+    assert "NoCandidates" in refused
+
+
+@shows("older_pytaps_listener", "older_pytaps_client")
+def test_the_flow_of_pytaps(pems: Path) -> None:
+    expected = [
+        "Connection has been successfully established",
+        "Message has been sent",
+        "Received data: b'Hello'",
+        "Connection has been closed",
+    ]
+    with serving("older_pytaps_listener", 0) as port:
+        assert run("older_pytaps_client", port).splitlines() == expected
+    with serving("older_pytaps_listener", 0, pems / "server.pem") as port:
+        assert run("older_pytaps_client", port, pems / "ca.pem").splitlines() == expected
+
+
+@shows("older_neatpy_server", "older_neatpy_client")
+def test_the_flow_of_neatpy() -> None:
+    with serving("older_neatpy_server", 0) as port:
+        assert run("older_neatpy_client", port) == "Got message 17: Hello from server\n"
 
 
 @shows("contracts")

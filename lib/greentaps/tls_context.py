@@ -15,7 +15,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import TlsError
@@ -120,9 +120,9 @@ class Identity:
     Without *private_key* the key is with the certificate.
     """
 
-    certificate: str | bytes
-    private_key: str | bytes | None = None
-    password: Password = _no_password
+    certificate: str | bytes = field(repr=False)
+    private_key: str | bytes | None = field(default=None, repr=False)
+    password: Password = field(default=_no_password, repr=False)
 
     def check(self) -> None:
         """Raise OSError, or ValueError if the two do not fit."""
@@ -233,6 +233,15 @@ def make_context(settings: Settings, *, server_side: bool) -> Any:
     """
     if server_side and not (settings.identities or settings.preshared or settings.challenged):
         raise ValueError("a secured listener needs a server identity: see add_identity()")
+    if settings.preshared:
+        without_use = {
+            "pinnedServerCertificate": settings.pinned,
+            "a trust verification callback": settings.judged,
+            "an identity challenge callback": settings.challenged,
+        }
+        for name, wanted in without_use.items():
+            if wanted:
+                raise ValueError(f"with preSharedKey there is no certificate for {name}")
     versions = _usable_versions(settings)
     beyond = beyond_the_standard_library(settings, server_side)
     if not beyond:
@@ -301,6 +310,8 @@ class _Maker:
         context.set_min_proto_version(VERSIONS[self._versions[0]].value)
         context.set_max_proto_version(VERSIONS[self._versions[-1]].value)
         context.set_options(self._ssl.OP_NO_COMPRESSION | self._ssl.OP_NO_RENEGOTIATION)
+        if settings.challenged:
+            _ = self._ssl._lib.SSL_set_cert_cb  # what the engine will need
         self._set_suites()
         if settings.groups:
             self._set_list("SSL_CTX_set1_curves_list", "supportedGroup", settings.groups)
@@ -370,14 +381,12 @@ class _Maker:
             from OpenSSL import crypto
 
             store = context.get_cert_store()
-            names = []
             for text in settings.trust:
                 for pem in _PEM.findall(text.encode("ascii", "backslashreplace")):
                     certificate = crypto.load_certificate(crypto.FILETYPE_PEM, pem)
                     store.add_cert(certificate)
-                    names.append(certificate.get_subject())
-            if self._server_side:
-                context.set_client_ca_list(names)
+                    if self._server_side:  # said to clients, who may have several identities
+                        context.add_client_ca(certificate.to_cryptography())
         elif not self._server_side:
             context.set_default_verify_paths()
         if settings.pinned or settings.judged:
@@ -440,7 +449,8 @@ class _Maker:
         if not self._server_side:
             return
         context.set_session_id(_SESSION_CONTEXT)
-        if not settings.keeps_sessions:
+        if not settings.keeps_sessions or settings.judged:
+            # What is resumed shows no certificate, and so nothing to judge.
             context.set_options(library.OP_NO_TICKET)
         if settings.session_lifetime is not None:
             context.set_timeout(settings.session_lifetime)

@@ -140,10 +140,21 @@ def test_connection_properties_are_shared_but_for_the_priority() -> None:
             assert option(member, socket.IPPROTO_IP, socket.IP_TOS) == 1 << 2
         third.set_property("connPriority", 3)
         assert [one.get_properties().get("connPriority") for one in members] == [100, 100, 3]
-        fourth = third.clone(timeout=10)
-        assert fourth.get_properties().get("connPriority") == 3
-        assert fourth.get_properties().get("connTimeout") == 21
-        fourth.abort()
+
+
+@pytest.mark.rfc("G-04", "P-20", "TP-10")
+def test_a_clone_begins_with_its_parents_properties() -> None:
+    with listening() as listener:
+        parent = towards(listener).initiate(timeout=10)
+        parent.set_property("connPriority", 3)
+        parent.set_property("connTimeout", 21)
+        clone = parent.clone(timeout=10)
+        assert clone.get_properties().get("connPriority") == 3
+        assert option(clone, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 21_000
+        clone.set_property("connPriority", 4)
+        assert parent.get_properties().get("connPriority") == 3
+        parent.abort()
+        clone.abort()
 
 
 @pytest.mark.rfc("G-05")

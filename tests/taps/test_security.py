@@ -305,3 +305,68 @@ def test_an_authority_issues_for_a_long_host_name(tmp_path: Path) -> None:
     path = CertificateAuthority().issue(name).write(tmp_path, "long")
     SecurityParameters().add_identity(path).context(server_side=True)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_context_is_shared_by_copies(certificates: Certificates) -> None:
+    """Each action works on a copy, and making a context costs milliseconds."""
+    parameters = SecurityParameters().add_trust_ca(certificates.ca)
+    copy = parameters.copy()
+    context = copy.context(server_side=False)
+    assert parameters.context(server_side=False) is context
+    assert parameters.copy().copy().context(server_side=False) is context
+    copy.offer_alpn("x")
+    assert copy.context(server_side=False) is not context
+    assert parameters.context(server_side=False) is context
+
+
+@pytest.mark.rfc("SP-01")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("supportedGroup", "x25519"),
+        ("ciphersuite", "TLS_AES_128_GCM_SHA256"),
+        ("signatureAlgorithm", "ed25519"),
+        ("preSharedKey", (bytes(16), "me")),
+        ("pinnedServerCertificate", "sha256:" + "00" * 32),
+    ],
+)
+def test_which_engine(name: str, value: Any) -> None:
+    """The standard library's, unless something is wanted that it cannot do."""
+    parameters = SecurityParameters().set("alpn", "h2").set("allowedSecurityProtocols", "tls_1_3")
+    assert isinstance(parameters.context(server_side=False), ssl.SSLContext)
+    parameters.set(name, value)
+    assert not isinstance(parameters.context(server_side=False), ssl.SSLContext)
+    parameters.set(name, None)
+    assert isinstance(parameters.context(server_side=False), ssl.SSLContext)
+
+
+def test_a_locked_key_with_either_engine(locked: Path) -> None:
+    for groups in (None, "x25519"):
+        parameters = SecurityParameters().set("supportedGroup", groups)
+        parameters.add_identity(locked, password="open").context(server_side=True)
+        parameters.set("serverCertificate", [(locked, None, "open")]).context(server_side=True)
+
+
+def test_a_key_with_remarks_and_either_engine(certificates: Certificates, tmp_path: Path) -> None:
+    path = tmp_path / "remarks.pem"
+    path.write_bytes(b"a remark \xff\n" + certificates.server.read_bytes() + b"another\n")
+    trust = "# Főtanúsítvány\n".encode() + certificates.ca.read_bytes()
+    for groups in (None, "x25519"):
+        parameters = SecurityParameters().set("supportedGroup", groups)
+        parameters.add_trust_ca(trust).add_identity(path).context(server_side=True)
+
+
+def test_the_older_systems_names(certificates: Certificates) -> None:
+    made = SecurityParameters()
+    assert made.addTrustCA(certificates.ca) is made
+    assert made.addIdentity(certificates.server) is made
+    assert len(made.get("serverCertificate")) == len(made.get("clientCertificate")) == 1
+
+
+@pytest.mark.parametrize("wrong", [5, "f", object()])
+def test_callbacks_can_be_called(wrong: Any) -> None:
+    made = SecurityParameters()
+    for method in (made.set_trust_verification_callback, made.set_identity_challenge_callback):
+        with pytest.raises(TypeError, match="callback"):
+            method(wrong)
+        assert method(None) is made

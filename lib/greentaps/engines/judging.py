@@ -104,6 +104,8 @@ class JudgingEngine(PyOpenSslEngine):
             self._done = super().handshake()
         if self._peer.fresh:
             self._judge()
+        elif self._done and not self._peer.chain and not self.reused():
+            self._no_certificate()
         if not self._asking and self._peer.challenged and not self._peer.may_go_on:
             self._ask_identity()
         return self._done and not self._asking
@@ -135,6 +137,13 @@ class JudgingEngine(PyOpenSslEngine):
                 self._server_side,
             )
             self._ask(self._terms.judge, question, self._trust_answered)
+
+    def _no_certificate(self) -> None:
+        """Not to be reached: whoever is to be judged is made to show a certificate."""
+        if self._terms.pins or self._terms.judge is not None:
+            error = CertificateError("the peer has shown no certificate that could be judged")
+            self._refuse(error, CERTIFICATE_UNKNOWN)
+            raise error
 
     def _is_pinned(self, certificate: Any) -> bool:
         found = certificate.to_cryptography()
@@ -176,7 +185,8 @@ class JudgingEngine(PyOpenSslEngine):
             asked = self._connection.get_servername()
             name = asked.decode("ascii", "replace") if asked else None
         else:
-            authorities = tuple(found.der() for found in self._connection.get_client_ca_list())
+            names = self._connection.get_client_ca_list(as_cryptography=True)
+            authorities = tuple(found.public_bytes() for found in names)
         question = IdentityChallenge(name, authorities, self._server_side)
         self._ask(self._terms.challenge, question, self._identity_answered)
 
@@ -211,11 +221,15 @@ class JudgingEngine(PyOpenSslEngine):
 
     def resumable(self) -> Resumable | None:
         # A session that is resumed brings no certificate, and so nothing to judge.
-        return None if self._terms.judge is not None else super().resumable()
+        if self._terms.judge is not None or self._refused is not None or self._asking:
+            return None
+        return super().resumable()
 
     def authenticated(self) -> bool:
+        if not self._done or self._asking or self._refused is not None:
+            return False
         if self._terms.preshared or (self._terms.judge is not None and self._peer.chain):
-            return self._done and self._refused is None
+            return True
         return super().authenticated()
 
 

@@ -111,8 +111,9 @@ class PyOpenSslEngine:
             return False
         except SSL.Error as error:
             raise self._translate(error, "handshake") from error
-        self._complete = True
-        self._check_hostname()
+        if not self._complete:
+            self._check_hostname()
+            self._complete = True
         return True
 
     def _check_hostname(self) -> None:

@@ -17,6 +17,9 @@ from .terms import Resumable
 
 __all__ = ["SessionCache"]
 
+# With so many keys of engines, look for the first time whether any of them still live.
+_TIDY_FROM = 64
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -36,6 +39,7 @@ class SessionCache:
         self._lifetime = lifetime
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._watched: dict[Hashable, WeakSet[Any]] = {}
+        self._tidy_at = _TIDY_FROM
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -55,8 +59,10 @@ class SessionCache:
         """*engine* may come by a session for *key*, as long as it lives."""
         if self._capacity <= 0:
             return
-        self._watched = {key: those for key, those in self._watched.items() if those}
         self._watched.setdefault(key, WeakSet()).add(engine)
+        if len(self._watched) > self._tidy_at:
+            self._watched = {key: those for key, those in self._watched.items() if those}
+            self._tidy_at = max(_TIDY_FROM, 2 * len(self._watched))
 
     def hand_in(self, key: Hashable, engine: Any, now: float) -> None:
         """The session of *engine* is over: keep what can be resumed of it."""

@@ -148,10 +148,11 @@ class StdlibEngine:
         self._object.session = session
 
     def resumable(self) -> Resumable | None:
-        session = self._object.session
+        version = self._object.version()
+        session = self._object.session if version is not None else None
         if session is None or not (session.has_ticket or session.id):
             return None
-        once = self._object.version() == "TLSv1.3"
+        once = version == "TLSv1.3"
         if once and not session.has_ticket:
             return None
         lifetime = session.ticket_lifetime_hint or session.timeout

@@ -140,9 +140,12 @@ def _configure_tcp(handle: Any, wanted: Mapping[str, Any]) -> None:
         options.set_capacity(handle, wanted["connCapacityProfile"])
     if wanted.get("connTimeout") is not None:
         options.set_user_timeout(handle, wanted["connTimeout"])
-    # Not set, keepAliveTimeout leaves the period to the system; Disabled, it says no.
-    if wanted.get("keepAlive") and wanted.get("keepAliveTimeout", 0) is not None:
-        options.set_keep_alive(handle, True, wanted.get("keepAliveTimeout"))
+    # Not set, keepAliveTimeout leaves the period to the system; Disabled, it says no, and so does
+    # one that is longer than the Connection would last (RFC 9622 section 8.1.4).
+    interval, longest = wanted.get("keepAliveTimeout", 0), wanted.get("connTimeout")
+    late = interval is None or (longest is not None and interval > longest)
+    if wanted.get("keepAlive") and not late:
+        options.set_keep_alive(handle, True, interval or None)
 
 
 def _change_keep_alive(handle: Any, seconds: float | None) -> None:

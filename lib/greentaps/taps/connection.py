@@ -18,7 +18,7 @@ nobody pays for what is not in use.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
 from typing import Any
@@ -61,6 +61,7 @@ from .outbox import Outgoing
 from .properties import (
     CLOSED,
     CLOSING,
+    DISABLED,
     ESTABLISHED,
     ESTABLISHING,
     INFINITE,
@@ -218,6 +219,7 @@ class Connection(ConnectionHandlers, FramerHost):
         "_stream_context",
         "_throttle",
         "_transport",
+        "_whole",
     )
 
     def __init__(self, setup: Setup) -> None:
@@ -270,6 +272,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._closers: list[Parked[None]] | None = None
         self._close_timer: Any = None
         self._soft_timer: Any = None
+        self._whole: int | None = None  # what went without fragmentation when last asked
         self._ends: tuple[Any, Any] | None = None
 
     # -- Establishment --
@@ -298,7 +301,10 @@ class Connection(ConnectionHandlers, FramerHost):
         """For `Preconnection`: establish, in this greenlet.  A switchpoint.  Raises
         EstablishmentError."""
         try:
-            self.adopt(self._setup.establish(deadline))
+            established = self._setup.establish(deadline)
+            if self._given_up(established):
+                raise self._end_error()
+            self.adopt(established)
         except BaseException as error:
             self._not_established(error)
             raise
@@ -322,12 +328,21 @@ class Connection(ConnectionHandlers, FramerHost):
                 self._not_established(error)
                 return
             self._establisher = None
+            if self._given_up(established):
+                return
             try:
                 self.adopt(established)
             except EstablishmentError as error:
                 self._not_established(error)
 
         self._establisher = spawn(work)
+
+    def _given_up(self, established: Established) -> bool:
+        """Whether the end was faster than the news that all is ready."""
+        if self._state is ESTABLISHING:
+            return False
+        established.transport.abort()
+        return True
 
     def adopt(self, established: Established) -> None:
         """Become the protocol of a transport that is ready and paused.  Raises
@@ -461,6 +476,8 @@ class Connection(ConnectionHandlers, FramerHost):
         return self._send_slowly(data, context, end_of_message, timeout, wait, sent_handler)
 
     def _wait_taken(self, timeout: float | None) -> None:
+        if timeout is not None:
+            check_timeout(timeout)
         parked: Parked[None] = Parked(self._runner)
         if self._senders is None:
             self._senders = []
@@ -590,7 +607,14 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def _largest_unfragmented(self) -> int | None:
         largest = getattr(self._transport, "largest_unfragmented", None)
-        return None if largest is None else largest()
+        if largest is None:
+            return None
+        whole: int | None = largest()
+        if whole != self._whole:
+            if self._whole is not None:
+                self._emit("path_change")
+            self._whole = whole
+        return whole
 
     def _send_refusal(self) -> BaseException:
         if self._ending is not None:
@@ -614,7 +638,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if isinstance(error, ValueError):
             return SendError(str(error), Reason.INVALID_MESSAGE_PROPERTIES)
         if isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
-            self._emit("path_change")  # the path takes less than what we believed
+            self._largest_unfragmented()  # maybe the path takes less than it did
             return SendError(str(error), Reason.MESSAGE_TOO_LARGE)
         if self._ending is not None or self._lost:
             return self._send_refusal()
@@ -791,6 +815,8 @@ class Connection(ConnectionHandlers, FramerHost):
                 return message
         if self._cannot_receive():
             raise self._receive_error()
+        if timeout is not None:
+            check_timeout(timeout)
         self._count += 1
         request = _Request(self._runner, self._count, minimum, maximum)
         self._requests.append(request)
@@ -1298,7 +1324,7 @@ class Connection(ConnectionHandlers, FramerHost):
     def clone(
         self,
         framer: Framer | None = None,
-        connection_properties: dict[str, Any] | None = None,
+        connection_properties: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
         wait: bool = True,
@@ -1314,6 +1340,9 @@ class Connection(ConnectionHandlers, FramerHost):
         Raises CloneError, which is also an event of this Connection, if no clone can be made;
         EstablishmentError if it cannot be established; PropertyError for wrong properties.
         """
+        deadline = Deadline(timeout)
+        if connection_properties is not None and not isinstance(connection_properties, Mapping):
+            raise TypeError(f"properties are a dict, not {connection_properties!r}")
         if framer is not None and not isinstance(framer, Framer):
             if not callable(framer):
                 raise TypeError(f"a framer is a Framer, not {framer!r}")
@@ -1339,9 +1368,9 @@ class Connection(ConnectionHandlers, FramerHost):
         clone._group = self._group
         self._group.append(clone)
         if wait:
-            clone.establish(Deadline(timeout))
+            clone.establish(deadline)
         else:
-            clone.establish_soon(Deadline(timeout))
+            clone.establish_soon(deadline)
         return clone
 
     def grouped_connections(self) -> list[Connection]:
@@ -1370,7 +1399,9 @@ class Connection(ConnectionHandlers, FramerHost):
     def close_group(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """`close` every Connection of the group (RFC 9622 section 10).  When all have ended,
         raises the first ConnectionError, if there is one."""
-        members = self.grouped_connections()
+        members = [one for one in self.grouped_connections() if one._state is not CLOSED]
+        if timeout is not None:
+            check_timeout(timeout)
         for member in members:
             member.close(timeout, wait=False)
         failures = []
@@ -1484,14 +1515,33 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def _apply_property(self, name: str, value: Any, old: Any) -> None:
         """A Connection Property has a new value: refuse it by raising."""
-        if self._established is None or self._lost:
+        if self._established is None or self._lost or self._state is CLOSED:
             return
+        changes = [(name, value)]
+        if name in ("keepAliveTimeout", "connTimeout") and self._live is not None:
+            new = {each: self._live.get(each) for each in ("keepAliveTimeout", "connTimeout")}
+            new[name] = value
+            if name == "keepAliveTimeout" or self._live.is_set("keepAliveTimeout"):
+                # One that would come after the end is none (RFC 9622 section 8.1.4).
+                late = new["keepAliveTimeout"] > new["connTimeout"]
+                changes = [change for change in changes if change[0] != "keepAliveTimeout"]
+                changes.append(
+                    ("keepAliveTimeout", DISABLED if late else new["keepAliveTimeout"])
+                )
         for plugin in self._established.candidate.stack:
-            plugin.apply(self._transport, name, plain(value))
+            for each, now_is in changes:
+                try:
+                    plugin.apply(self._transport, each, plain(now_is))
+                except OSError:
+                    if not self._transport.is_closing():  # else there is nothing to apply it to
+                        raise
         if name == "maxSendRate":
             self._limit_sending(value)
         elif name == "maxRecvRate":
             self._receive_limit = None if value is UNLIMITED else RateLimit(value)
+            if self._receive_timer is not None:
+                self._receive_timer.close()
+                self._receive_again()
 
     def _limit_sending(self, rate: Any) -> None:
         if self._throttle is not None:

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any
 
 from ..errors import EstablishmentError, Reason, TransportError
-from ..hub import Parked, get_runner, now, switchpoint
+from ..hub import Parked, check_timeout, get_runner, now, switchpoint
 from ..plugins import Attempt, Stack, stack_name
 from .candidates import Candidate
 from .connection import Connection
@@ -189,6 +189,8 @@ class Listener(ListenerHandlers):
             return connection
         if self._stopped:
             raise _stopped()
+        if timeout is not None:
+            check_timeout(timeout)
         parked: Parked[Connection] = Parked(self._runner)
         self._acceptors.append(parked)
         try:

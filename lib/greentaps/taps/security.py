@@ -497,7 +497,8 @@ class SecurityParameters:
         sessions = self._sessions() if key is not None and not server_side else None
         pins = () if server_side else self.get("pinnedServerCertificate")
         preshared = self.get("preSharedKey") is not None
-        if not (sessions or pins or preshared or self._trust_callback or self._identity_callback):
+        callbacks = self._trust_callback is not None or self._identity_callback is not None
+        if sessions is None and not (pins or preshared or callbacks):
             return context
 
         def prepare(engine: Any) -> None:
@@ -508,12 +509,8 @@ class SecurityParameters:
             context,
             prepare=prepare,
             pins=frozenset(pins),
-            judge=None if preshared else self._trust_callback,
-            challenge=(
-                self._challenge_of(server_side)
-                if self._identity_callback is not None and not preshared
-                else None
-            ),
+            judge=self._trust_callback,
+            challenge=self._challenge_of(server_side) if self._identity_callback else None,
             ask=ask,
             preshared=preshared,
         )
