@@ -17,6 +17,7 @@ EXTRAS = {
         "h11>=0.16",
         "wsproto>=1.2",
         "websockets>=13",
+        "rich>=13.0",
     ],
     "http": ["h11>=0.16"],
     "websocket": ["wsproto>=1.2", "h11>=0.16"],

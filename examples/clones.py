@@ -22,9 +22,8 @@ def main():
         gevent.spawn(serve, listener)
         there = taps.RemoteEndpoint().with_ip_address("127.0.0.1")
         there.with_port(listener.local_endpoints[0].port)
-        first = taps.Preconnection(remote_endpoint=there).add_framer(taps.LineFramer())
-        first = first.initiate(timeout=10)
-
+        client = taps.Preconnection(remote_endpoint=there).add_framer(taps.LineFramer())
+        first = client.initiate(timeout=10)
         second = first.clone(timeout=10)  # over TCP: one more TCP connection
         urgent = first.clone(connection_properties={"connPriority": 1}, timeout=10)
         print(len(first.grouped_connections()), "in the group")

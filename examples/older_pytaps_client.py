@@ -12,6 +12,7 @@ def handle_ready(connection):
     print("Connection has been successfully established")
     connection.on_sent(handle_sent)
     connection.on_received_partial(handle_received_partial)
+    connection.on_received(handle_received_partial)  # all of it has come at once
     connection.on_closed(lambda connection: print("Connection has been closed"))
     connection.send(b"Hello", wait=False)
     connection.receive(min_incomplete_length=1, wait=False)

@@ -8,6 +8,7 @@ import greentaps as taps
 
 def handle_connection_received(connection):
     connection.on_received_partial(handle_received_partial)
+    connection.on_received(handle_received_partial)  # all of it has come at once
     connection.on_receive_error(lambda connection, error: connection.close(wait=False))
     connection.receive(min_incomplete_length=1, wait=False)
 

@@ -8,12 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import greentaps
 import pytest
+from greentaps import framers, plugins, testing
+from greentaps.taps.events import ConnectionHandlers, ListenerHandlers
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -124,6 +128,21 @@ def test_secure_echo_with_a_stranger(pems: Path) -> None:
     assert "CertificateError" in refused.stderr
 
 
+@shows("secure_echo_server_events", "secure_echo_client_events")
+def test_secure_echo_events(pems: Path) -> None:
+    identity = pems / "server.pem"
+    with serving("secure_echo_server_events", "--port", 0, "--identity", identity) as port:
+        assert run("secure_echo_client_events", "--port", port, "--trust", pems / "ca.pem") == (
+            "is this localhost - the verification says: yes\n"
+            "connected by tls/tcp with TLSv1.3\n"
+            "received hello\n"
+        )
+        asked, reason = run("secure_echo_client_events", "--port", port).splitlines()[-2:]
+        assert "the verification says: " in asked
+        assert "yes" not in asked
+        assert reason == "EstablishmentFailed"
+
+
 @shows("messages", "messages_events")
 @pytest.mark.parametrize("form", ["", "_events"])
 def test_messages(form: str) -> None:
@@ -157,6 +176,21 @@ def test_errors() -> None:
     # One for each address of localhost that answers, and the last says what is wrong.
     assert len(lines) > len(patterns)
     assert "CertificateError: the peer's certificate is not acceptable" in lines[-1]
+
+
+@shows("errors_events")
+def test_errors_events() -> None:
+    printed = run("errors_events")
+    patterns = [
+        r"not sent",
+        r"refused: EstablishmentFailed, the connection is Closed",
+        r"  tcp to 127\.0\.0\.1:\d+: TransportError: connect: .*\[ECONNREFUSED\].*",
+        r"not sent",
+        r"unknown host: ResolutionFailed, the connection is Closed",
+        r"  .*nowhere\.invalid.*: ResolutionError: .*",
+    ]
+    for line, expected in zip(printed.splitlines(), patterns, strict=True):
+        assert re.fullmatch(expected, line), printed
 
 
 @shows("protocol_server", "protocol_client")
@@ -348,6 +382,48 @@ def test_contracts() -> None:
     assert re.fullmatch(r"the transport keeps all of \d+ promises", promises)
     assert parser == "the parser does not care how its input is cut"
     assert order == "connection_made data_received eof_received connection_lost"
+
+
+def test_both_forms_say_how_they_belong_together() -> None:
+    """An event-driven example names the blocking one that it goes with."""
+    for path in EXAMPLES.glob("*_events.py"):
+        twin = path.name.replace("_events", "")
+        assert (EXAMPLES / twin).exists(), path
+        assert twin in path.read_text().partition("\n")[0], path
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.rst"))
+    words = set(re.findall(r"\w+", pages))
+    for module in (greentaps, framers, plugins, testing):
+        missing = set(module.__all__) - words - {"__version__"}
+        assert missing == set(), module
+
+
+def test_the_reference_has_every_event() -> None:
+    page = (ROOT / "docs" / "reference" / "events.rst").read_text()
+    for handlers in (ConnectionHandlers, ListenerHandlers):
+        events = {name for name in vars(handlers) if name.startswith("on_")}
+        assert events
+        assert {name for name in events if f"``{name}" not in page} == set()
+
+
+def code_blocks() -> list[Any]:
+    """The Python in the documentation that is no part of an example."""
+    found = []
+    for page in sorted((ROOT / "docs").rglob("*.rst")):
+        blocks = re.findall(
+            r"^\.\. code-block:: python\n\n((?:(?: {3}.*)?\n)+)", page.read_text(), re.MULTILINE
+        )
+        for number, block in enumerate(blocks):
+            name = f"{page.relative_to(ROOT)}-{number}"
+            found.append(pytest.param(textwrap.dedent(block), id=name))
+    return found
+
+
+@pytest.mark.parametrize("code", code_blocks())
+def test_the_code_in_the_documentation_is_python(code: str) -> None:
+    compile(code, "documentation", "exec")
 
 
 def test_readme_shows_examples() -> None:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,9 @@ class Peer:
     def stop(self) -> None:
         """Kill it if it runs, and release what it holds here."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+            # It may have ended without gevent having noticed yet.
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGKILL)
             self.wait()
         for stream in (self.process.stdin, self.process.stdout):
             stream.close()

@@ -17,9 +17,8 @@ from greentaps import (
     TransportProperties,
 )
 from greentaps.taps.endpoint import Endpoint
-from taps.helpers import HERE, free_port, local, plain_listener, port_of, remote
-
 from rfc9622.world import datagrams, listening, network, option, plain
+from taps.helpers import HERE, free_port, local, plain_listener, port_of, remote
 
 KINDS = pytest.mark.parametrize("kind", [LocalEndpoint, RemoteEndpoint])
 IP_RECVTTL = 12  # in no Python's socket module

@@ -19,6 +19,7 @@ from greentaps import (
     Timeout,
     TransportProperties,
 )
+from rfc9622.world import Log, datagrams, ip, listening, network, plain, towards
 from taps.helpers import (
     HERE,
     Stopwatch,
@@ -33,8 +34,6 @@ from taps.helpers import (
     securities,
     until,
 )
-
-from rfc9622.world import Log, datagrams, ip, listening, network, plain, towards
 
 
 def asking_for(port: int) -> Preconnection:

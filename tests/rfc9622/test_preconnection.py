@@ -20,6 +20,7 @@ from greentaps import (
     TransportProperties,
 )
 from greentaps.taps.properties import PropertyMomentError
+from rfc9622.world import Log, datagrams, joined, listening, towards
 from taps.helpers import (
     HERE,
     free_port,
@@ -32,8 +33,6 @@ from taps.helpers import (
     remote,
     until,
 )
-
-from rfc9622.world import Log, datagrams, joined, listening, towards
 
 
 def refusal(preconnection: Preconnection, action: str) -> EstablishmentError:

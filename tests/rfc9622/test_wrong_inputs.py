@@ -197,6 +197,9 @@ def test_send(ends: tuple[Connection, Connection]) -> None:
                 client.send(b"x", wrong, wait=wait)  # type: ignore[arg-type]
         with pytest.raises(TypeError):
             client.send(b"x", sent_handler=1, wait=wait)  # type: ignore[arg-type]
+        for wrong in (None, 1, "no"):
+            with pytest.raises(TypeError):
+                client.send(b"x", None, wrong, wait=wait)  # type: ignore[arg-type]
     for wrong in NOT_NUMBERS:
         with pytest.raises(TypeError):
             client.send(b"x", MessageContext(), timeout=wrong)
@@ -219,6 +222,8 @@ def test_receive(ends: tuple[Connection, Connection]) -> None:
                     server.receive(wait=wait, **{name: wrong})
     with pytest.raises(TypeError):
         server.receive(handler=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        server.receive(print, 5)  # type: ignore[arg-type]
     for wrong in NOT_NUMBERS:
         with pytest.raises(TypeError):
             server.receive(timeout=wrong)

@@ -153,7 +153,7 @@ class JudgingEngine(PyOpenSslEngine):
 
     def _presented(self) -> tuple[bytes, ...]:
         first = self._peer.chain[0].to_cryptography()
-        chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []
+        chain = [found.to_cryptography() for found in self._connection.get_peer_cert_chain() or ()]
         those = [first, *(found for found in chain if found != first)]
         return tuple(found.public_bytes(Encoding.DER) for found in those)
 
@@ -185,8 +185,7 @@ class JudgingEngine(PyOpenSslEngine):
             asked = self._connection.get_servername()
             name = asked.decode("ascii", "replace") if asked else None
         else:
-            names = self._connection.get_client_ca_list(as_cryptography=True)
-            authorities = tuple(found.public_bytes() for found in names)
+            authorities = _authorities(self._connection)
         question = IdentityChallenge(name, authorities, self._server_side)
         self._ask(self._terms.challenge, question, self._identity_answered)
 
@@ -231,6 +230,15 @@ class JudgingEngine(PyOpenSslEngine):
         if self._terms.preshared or (self._terms.judge is not None and self._peer.chain):
             return True
         return super().authenticated()
+
+
+def _authorities(connection: Any) -> tuple[bytes, ...]:
+    """Whose certificates the server says it would take."""
+    try:
+        names = connection.get_client_ca_list(as_cryptography=True)
+    except TypeError:  # an older pyOpenSSL
+        return tuple(name.der() for name in connection.get_client_ca_list())
+    return tuple(name.public_bytes() for name in names)
 
 
 def _suspend_for_identity(connection: Any, peer: _Peer) -> Any:

@@ -149,7 +149,10 @@ class StdlibEngine:
 
     def resumable(self) -> Resumable | None:
         version = self._object.version()
-        session = self._object.session if version is not None else None
+        try:
+            session = self._object.session if version is not None else None
+        except ValueError:  # a handshake that was broken off has left one that is not whole
+            return None
         if session is None or not (session.has_ticket or session.id):
             return None
         once = version == "TLSv1.3"

@@ -445,15 +445,15 @@ class Connection(ConnectionHandlers, FramerHost):
         With ``wait=False`` it returns at once, and the outcome is one event: Sent, Expired or
         SendError.  *sent_handler*, if given, is called with it as ``handler(connection, error)``,
         *error* being None for Sent; this form does not wait either.  After the closing event
-        there are no events any more, so then the error is raised.  Older systems give the handler
-        before the context; both orders are taken.
+        there are no events any more, so then the error is raised.  The order of older systems,
+        ``send(data, handler, context)``, is taken too.
 
         Raises TypeError for other data.  When waiting: SendError if the Message cannot be sent,
         Expired if its lifetime was over first, ConnectionError if the Connection has failed, and
         Timeout if the peer does not take it in time: a Message that had not begun to leave is
         then withdrawn, one that had stays queued.  A switchpoint when it waits.
         """
-        if self._fast and context is None and end_of_message and sent_handler is None and wait:
+        if self._fast and context is None and end_of_message is True and sent_handler is None and wait:
             if current_greenlet() is self._hub:
                 raise SwitchpointError("Connection.send() cannot be called in a callback")
             try:
@@ -500,8 +500,12 @@ class Connection(ConnectionHandlers, FramerHost):
     ) -> MessageContext | None:
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"a bytes-like object is required, not {type(data).__name__}")
-        if callable(context) or isinstance(handler, MessageContext):
-            context, handler = handler, context
+        if callable(context):
+            handler, context = context, None
+        if isinstance(end, MessageContext):
+            context, end = end, True
+        if not isinstance(end, bool):
+            raise TypeError(f"whether a Message ends is a bool, not {end!r}")
         _check_handler(handler)
         _check_context(context)
         waits = wait and handler is None
@@ -652,10 +656,14 @@ class Connection(ConnectionHandlers, FramerHost):
             and self._transport is not None
             and not self._lost
             and not self._closed_by_us
+            and not self._transport.is_closing()
         )
 
     def holds_data(self) -> bool:
-        return self._blocked or self._collected is not None
+        # Of a transport that is closing nobody knows yet what it took: connection_lost tells.
+        if self._blocked or self._collected is not None:
+            return True
+        return self._transport is not None and bool(self._transport.is_closing())
 
     def transmit(self, item: Outgoing) -> None:
         send = item.owner
@@ -692,7 +700,7 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def end_collecting(self) -> None:
         collected, self._collected = self._collected, None
-        if collected and not self._lost:
+        if collected and not self._transport.is_closing():
             self.write(b"".join(collected))
 
     def was_sent(self, item: Outgoing) -> None:
@@ -792,13 +800,16 @@ class Connection(ConnectionHandlers, FramerHost):
         ``handler(connection, message, context, end_of_message, error)``, *end_of_message* being
         None for a Message that comes whole; this form does not wait either.  Several may be
         outstanding; they are served in order.  After the closing event there are no events any
-        more, so then the error is raised.  Older systems give the handler first; that is taken.
+        more, so then the error is raised.  ``receive(handler)``, as older systems have it, is
+        taken too.
 
         Raises, when waiting: ReceiveError when there is none any more (reason Closed), or when
         the data cannot be made a Message (DeframingFailed); ConnectionError if the Connection
         has failed; Timeout, upon which nothing is lost.  A switchpoint when it waits.
         """
         if callable(min_incomplete_length):
+            if handler is not None or max_length is not None:
+                raise TypeError("beside other arguments, a handler is given as handler=")
             handler, min_incomplete_length = min_incomplete_length, None
         minimum = inf if min_incomplete_length is None else _length(min_incomplete_length)
         maximum = inf if max_length is None else _length(max_length)

@@ -123,14 +123,16 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         *context* should have ``safelyReplayable`` where it is true, so that the Message can
         travel with the handshake if the stack has a way to; else it follows at once.  Returns when
         the Connection is ready and the Message sent; with ``wait=False`` at once.  If the
-        establishment fails, EstablishmentError is all that is told.  Older systems give the
-        handler before the context; both orders are taken.
+        establishment fails, EstablishmentError is all that is told.  The order of older systems,
+        ``initiate_with_send(data, handler, context)``, is taken too.
 
         Raises what `initiate` and `Connection.send` raise.
         """
+        if callable(context):
+            sent_handler, context = context, None
+        if isinstance(timeout, MessageContext):
+            context, timeout = timeout, None
         deadline = Deadline(timeout)
-        if callable(context) or isinstance(sent_handler, MessageContext):
-            context, sent_handler = sent_handler, context
         connection = Connection(self._setup(Role.INITIATE))
         connection.send_first(data, context, sent_handler, wait=wait)
         if wait:
