@@ -72,12 +72,15 @@ def versions() -> dict[str, str]:
 
 def revision() -> str:
     """Which state of the source this is, if that is known."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    git = ["git", "-C", str(ROOT)]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        same = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "lib"], check=False)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return f" ({said})"
+    return f" ({commit}{', changed' if same.returncode else ''})"
 
 
 def load_average() -> float:
@@ -85,10 +88,17 @@ def load_average() -> float:
 
 
 def chosen(words: argparse.Namespace) -> list[Question]:
-    """The questions that are to be asked."""
+    """The questions to ask: with ``--only`` those of that name, or with it in theirs."""
     found = questions()
     if words.only:
-        return [each for each in found if any(part in each.key for part in words.only)]
+        keys = {each.key for each in found}
+        return [
+            each
+            for each in found
+            if any(
+                part == each.key or (part not in keys and part in each.key) for part in words.only
+            )
+        ]
     return [each for each in found if each.short] if words.short else found
 
 
@@ -122,7 +132,9 @@ def run(asked: list[Question], pace: Pace, about: dict[str, Any]) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Benchmarks.")
     parser.add_argument("--short", action="store_true", help="the main questions, in a minute")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="questions whose key has PART")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", help="the question PART, or all with PART in the name"
+    )
     parser.add_argument("--list", action="store_true", help="the keys of the questions")
     parser.add_argument("--turn", type=float, metavar="SECONDS", help="how long one turn takes")
     parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds there are")
@@ -135,7 +147,7 @@ def main() -> None:
             print(f"{question.key:24} {question.title}")
         return
     if not asked:
-        parser.error("no question has that in its key: see --list")
+        parser.error("no question is called so: see --list")
     default = SHORT if words.short else FULL
     pace = Pace(words.turn or default.turn, words.rounds or default.rounds)
     part = "a part" if words.only else "the short form" if words.short else "all questions"

@@ -153,9 +153,10 @@ def test_messages(form: str) -> None:
     ]
 
 
-@shows("timeouts")
-def test_timeouts() -> None:
-    assert run("timeouts") == "no 14 bytes yet\nhalf a message\n"
+@shows("timeouts", "timeouts_events")
+@pytest.mark.parametrize("form", ["", "_events"])
+def test_timeouts(form: str) -> None:
+    assert run(f"timeouts{form}") == "no 14 bytes yet\nhalf a message\n"
 
 
 @shows("errors")
@@ -298,8 +299,8 @@ def test_http(form: str) -> None:
 @pytest.mark.parametrize("form", ["", "_events"])
 def test_websocket(form: str) -> None:
     assert run(f"websocket_echo{form}").splitlines() == [
-        f"text {'grüß dich'.encode()}",
-        f"binary {bytes(5)}",
+        f"text {'grüß dich'.encode()!r}",
+        f"binary {bytes(5)!r}",
     ]
 
 
@@ -354,6 +355,12 @@ def test_properties() -> None:
     assert moment.startswith("MOMENT ")
     assert kind.startswith("TYPE ")
     assert "NoCandidates" in refused
+
+
+@shows("properties_events")
+def test_properties_events() -> None:
+    blocking, events = (run(name).splitlines() for name in ("properties", "properties_events"))
+    assert events == [*blocking, "NoCandidates"]
 
 
 @shows("older_pytaps_listener", "older_pytaps_client")

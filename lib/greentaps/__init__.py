@@ -8,6 +8,7 @@ The levels, each of which imports only from those before it::
 
 from ._version import __version__
 from .endpoints import Client, Endpoint, Server, create_connection, create_server
+from .engines import IdentityChallenge, TrustVerification
 from .errors import (
     CertificateError,
     CloneError,
@@ -135,6 +136,7 @@ __all__ = [
     "Framer",
     "FramingError",
     "GreentapsError",
+    "IdentityChallenge",
     "InterfaceType",
     "LengthPrefixFramer",
     "LineFramer",
@@ -174,6 +176,7 @@ __all__ = [
     "TransportError",
     "TransportProperties",
     "TransportPropertyProfiles",
+    "TrustVerification",
     "__version__",
     "create_connection",
     "create_default_context",

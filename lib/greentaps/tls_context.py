@@ -100,9 +100,7 @@ _DEFAULT_CIPHERS = (
 )
 # A ticket is bound to what the server demands of clients; each context has its own keys anyway.
 _SESSION_CONTEXT = b"greentaps"
-_PEM_KEY = re.compile(
-    rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
-)
+_PEM_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 Password = str | Callable[[], str]

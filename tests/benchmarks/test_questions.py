@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 from benchmarks.questions import CONTENDERS, contender, questions, title_of
+from benchmarks.run import chosen
 from benchmarks.servers import KINDS
 from benchmarks.targets import TARGETS
 
@@ -56,3 +59,15 @@ def test_the_short_form_asks_for_all_targets_but_the_one_of_growth() -> None:
 
 def test_the_chart_has_what_a_short_run_has() -> None:
     assert all(question.short for question in questions() if question.chart)
+
+
+def keys(*only: str, short: bool = False) -> list[str]:
+    return [question.key for question in chosen(Namespace(only=only, short=short))]
+
+
+def test_questions_are_chosen_by_name_or_by_a_part_of_it() -> None:
+    assert keys("echo-1024-100") == ["echo-1024-100"]  # and not echo-1024-1000
+    assert keys("udp") == ["udp-512-1", "udp-512-100"]
+    assert keys("nothing") == []
+    assert len(keys()) == len(BY_KEY)
+    assert set(keys(short=True)) == {key for key, question in BY_KEY.items() if question.short}

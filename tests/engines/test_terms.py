@@ -59,9 +59,7 @@ def client_on(certificates: Certificates, version: str, **terms: Any) -> Engine:
         judged="judge" in terms,
         challenged="challenge" in terms,
     )
-    return make_engine(
-        Terms(make_context(made, server_side=False), **terms), False, "localhost"
-    )
+    return make_engine(Terms(make_context(made, server_side=False), **terms), False, "localhost")
 
 
 def server_for(certificates: Certificates, engine: str = "stdlib", **options: Any) -> Engine:
@@ -177,9 +175,7 @@ def test_a_pinned_authority_is_no_match_for_a_forged_certificate(
 ) -> None:
     """Also where a callback would let it in: a pin is on top of everything else."""
     asked = Asked()
-    server = make_context(
-        Settings(identities=(Identity(forged(certificates)),)), server_side=True
-    )
+    server = make_context(Settings(identities=(Identity(forged(certificates)),)), server_side=True)
     pins = frozenset({digest(certificates, "ca")})
     one = client_on(certificates, "tls_1_3", pins=pins, judge=never, ask=asked)
     with pytest.raises(CertificateError, match="pinned"):
@@ -231,9 +227,7 @@ def test_a_server_of_tls_1_3_has_no_alert_for_whom_it_does_not_trust(
     certificates: Certificates,
 ) -> None:
     asked = Asked()
-    made = settings(
-        certificates, identities=(Identity(str(certificates.server)),), judged=True
-    )
+    made = settings(certificates, identities=(Identity(str(certificates.server)),), judged=True)
     two = make_engine(
         Terms(make_context(made, server_side=True), judge=never, ask=asked), True, None
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+from typing import Any
 
 import pytest
 from gevent import socket as gsocket
@@ -17,8 +18,10 @@ from greentaps import (
     TransportProperties,
 )
 from greentaps.taps.endpoint import Endpoint
-from rfc9622.world import datagrams, listening, network, option, plain
-from taps.helpers import HERE, free_port, local, plain_listener, port_of, remote
+from greentaps.taps.paths import choose_interfaces, interfaces
+from greentaps.taps.properties import InterfaceType
+from rfc9622.world import datagrams, ip, listening, network, option, plain
+from taps.helpers import HERE, Stopwatch, free_port, local, plain_listener, port_of, remote
 
 KINDS = pytest.mark.parametrize("kind", [LocalEndpoint, RemoteEndpoint])
 IP_RECVTTL = 12  # in no Python's socket module
@@ -210,9 +213,7 @@ def test_endpoints_for_protocols_that_are_not_used() -> None:
     assert refused(Preconnection(remote_endpoint=only_udp)).reason is Reason.INVALID_CONFIGURATION
     only_udp_here = local().with_protocol("udp")
     assert refused(Preconnection(only_udp_here), "listen").reason is Reason.INVALID_CONFIGURATION
-    assert (
-        refused(Preconnection(only_udp_here, remote(1))).reason is Reason.INVALID_CONFIGURATION
-    )
+    assert refused(Preconnection(only_udp_here, remote(1))).reason is Reason.INVALID_CONFIGURATION
 
 
 @pytest.mark.rfc("E-09", "LS-03")
@@ -327,9 +328,7 @@ def test_link_local_addresses_with_their_zone() -> None:
             peer.settimeout(10)
             peer.bind(("::", 0))
             peer.listen(1)
-            with open("/proc/net/if_inet6") as table:
-                digits = next(line.split()[0] for line in table if line.startswith("fe80"))
-        address = ipaddress.IPv6Address(bytes.fromhex(digits))
+        address = "fe80::2"
         end = RemoteEndpoint().with_ip_address(address).with_port(peer.getsockname()[1])
         with peer:
             connection = Preconnection(remote_endpoint=end.with_interface("here0")).initiate(
@@ -352,6 +351,116 @@ def test_a_local_interface_against_the_property(level: str, wish: str, action: s
     assert error.reason is Reason.INVALID_CONFIGURATION
     assert "lo" in error.message
     assert wish in error.message
+
+
+# -- The property `interface` --
+
+
+@pytest.mark.rfc("P-11", "BR-06", "TP-06")
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ([], [None]),
+        ([("require", "b")], ["b"]),
+        ([("require", "Wired")], ["a", "b"]),
+        ([("require", "Wired"), ("prohibit", "a")], ["b"]),
+        ([("prohibit", "Wired")], ["lo"]),
+        ([("require", "Wired"), ("prefer", "b")], ["b", "a"]),
+        ([("require", "Wired"), ("avoid", "a")], ["b", "a"]),
+        ([("prefer", "b")], ["b", None]),
+        ([("avoid", "Wired")], ["lo", None]),
+        ([("prefer", "Wired"), ("avoid", "a")], ["b", None]),
+        ([("no-preference", "a")], [None]),
+        ([("require", "Cellular")], None),
+        ([("require", "c")], None),
+        ([("prohibit", "Wired"), ("prohibit", "lo")], None),
+    ],
+    ids=str,
+)
+def test_the_choice_of_interfaces(wishes: list[Any], expected: list[Any] | None) -> None:
+    among = [
+        ("lo", InterfaceType.LOOPBACK),
+        ("a", InterfaceType.WIRED),
+        ("b", InterfaceType.WIRED),
+    ]
+    kinds = {kind.value: kind for kind in InterfaceType}
+    said = [(level, kinds.get(what, what)) for level, what in wishes]
+    pairs = TransportProperties().set("interface", said).get("interface")
+    if expected is None:
+        with pytest.raises(EstablishmentError) as caught:
+            choose_interfaces(pairs, among)
+        assert caught.value.reason is Reason.NO_CANDIDATES
+    else:
+        assert choose_interfaces(pairs, among) == expected
+
+
+@pytest.mark.rfc("P-11", "MU-11", "ER-02", "SO-18")
+@pytest.mark.netns
+def test_interfaces_are_required_and_prohibited() -> None:
+    with network() as net:
+        assert dict(interfaces())["lo"] is InterfaceType.LOOPBACK
+        with net.there():
+            peer = plain(net.THERE)
+        with peer, plain_listener() as here:
+            far, near = net.remote(peer.getsockname()[1]), remote(here.getsockname()[1])
+
+            def asking(*wishes: tuple[str, str]) -> Preconnection:
+                properties = TransportProperties().set("interface", list(wishes))
+                return Preconnection(None, [near, far], properties)
+
+            for wishes, address in (
+                ([("require", "lo")], HERE),
+                ([("require", "here0")], net.THERE),
+                ([("prohibit", "lo")], net.THERE),
+                ([("prefer", "here0")], net.THERE),
+                ([], HERE),
+            ):
+                connection = asking(*wishes).initiate(timeout=20)
+                assert connection.remote_endpoint is not None
+                assert connection.remote_endpoint.ip_address == address
+                connection.abort()
+            with pytest.raises(EstablishmentError) as caught:
+                asking(("require", "no-such0")).initiate()
+            assert caught.value.reason is Reason.NO_CANDIDATES
+
+
+@pytest.mark.rfc("TT-08", "SH-06", "P-11", "CR-02")
+@pytest.mark.netns
+def test_a_preferred_interface_that_leads_nowhere_is_tried_first() -> None:
+    with network() as net:
+        ip("link add dead0 type veth peer name dead1", "link set dead1 up")
+        ip("link set dead0 up", "addr add 198.51.100.1/24 dev dead0")
+        ip("route add 192.0.2.0/24 dev dead0 metric 500")
+        with net.there():
+            peer = plain(net.THERE)
+        with peer:
+            properties = TransportProperties().set("interface", [("prefer", "dead0")])
+            end = net.remote(peer.getsockname()[1])
+            with Stopwatch() as took:
+                connection = Preconnection(None, end, properties).initiate(timeout=20)
+            assert took.seconds > 0.2
+            assert connection.local_endpoint is not None
+            assert connection.local_endpoint.ip_address == net.HERE
+            connection.abort()
+
+
+@pytest.mark.rfc("P-11", "LS-02")
+@pytest.mark.netns
+def test_a_listener_keeps_to_the_interfaces_that_are_left() -> None:
+    with network() as net:
+        properties = TransportProperties().set("interface", [("prohibit", "lo")])
+        anywhere = LocalEndpoint().with_ip_address("0.0.0.0")
+        with Preconnection(anywhere, transport_properties=properties).listen() as listener:
+            with gsocket.socket() as stranger:
+                stranger.settimeout(10)
+                with pytest.raises(ConnectionRefusedError):
+                    stranger.connect((HERE, port_of(listener)))
+            with net.there():
+                friend = gsocket.socket()
+            with friend:
+                friend.settimeout(10)
+                friend.connect((net.HERE, port_of(listener)))
+                listener.accept(timeout=10).abort()
 
 
 @pytest.mark.rfc("E-22")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from greentaps import (
     CloneError,
-    ConnectionError,
+    ConnectionError,  # noqa: A004 - RFC 9622's own name
     EstablishmentError,
     Expired,
     LengthPrefixFramer,

@@ -13,7 +13,7 @@ from gevent import socket as gsocket
 from greentaps import (
     CloneError,
     Connection,
-    ConnectionError,
+    ConnectionError,  # noqa: A004 - RFC 9622's own name
     ConnectionState,
     EstablishmentError,
     LengthPrefixFramer,
@@ -60,7 +60,7 @@ def group(size: int = 3) -> Iterator[tuple[list[Connection], list[gsocket.socket
 # -- Clone --
 
 
-@pytest.mark.rfc("G-01", "G-02", "G-08", "G-09", "TC-11", "ST-01", "AC-07", "A-18")
+@pytest.mark.rfc("G-01", "G-02", "G-08", "G-09", "TC-03", "TC-11", "ST-01", "AC-07", "A-18")
 def test_clones_are_connections_of_their_own_in_one_group() -> None:
     with group() as (members, peers):
         for member in members:

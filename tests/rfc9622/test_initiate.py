@@ -181,9 +181,9 @@ def test_a_local_port_that_is_taken() -> None:
 
     with plain(HERE, socket.SOCK_DGRAM) as holder:
         with pytest.raises(EstablishmentError) as caught:
-            Preconnection(
-                local(holder.getsockname()[1]), remote(1), datagrams()
-            ).initiate(timeout=10)
+            Preconnection(local(holder.getsockname()[1]), remote(1), datagrams()).initiate(
+                timeout=10
+            )
         assert caught.value.reason is Reason.ESTABLISHMENT_FAILED
 
 

@@ -104,9 +104,9 @@ def test_the_ends_are_on_the_contexts_of_both_sides() -> None:
 @pytest.mark.rfc("MC-06")
 def test_what_is_changed_after_a_send_is_too_late_for_it() -> None:
     with plain_listener() as listener:
-        connection = Preconnection(
-            remote_endpoint=remote(listener.getsockname()[1])
-        ).initiate(wait=False)
+        connection = Preconnection(remote_endpoint=remote(listener.getsockname()[1])).initiate(
+            wait=False
+        )
         low = context(msgPriority=200)
         connection.send(b"low ", low, wait=False)
         low.add("msgPriority", 0).add("final", True)
@@ -258,9 +258,9 @@ def test_what_a_byte_stream_has_no_use_for_does_no_harm() -> None:
 @pytest.mark.rfc("MC-11", "P-42")
 def test_the_properties_of_a_message_are_those_of_its_first_part() -> None:
     with plain_listener() as listener:
-        connection = Preconnection(
-            remote_endpoint=remote(listener.getsockname()[1])
-        ).initiate(wait=False)
+        connection = Preconnection(remote_endpoint=remote(listener.getsockname()[1])).initiate(
+            wait=False
+        )
         made = context(msgPriority=200)
         connection.send(b"slow ", made, False, wait=False)
         made.add("msgPriority", 0)
@@ -289,9 +289,9 @@ def test_marks_of_a_received_message() -> None:
 @pytest.mark.rfc("T-02", "SN-01")
 def test_a_buffer_may_be_changed_after_the_call() -> None:
     with plain_listener() as listener:
-        connection = Preconnection(
-            remote_endpoint=remote(listener.getsockname()[1])
-        ).initiate(wait=False)
+        connection = Preconnection(remote_endpoint=remote(listener.getsockname()[1])).initiate(
+            wait=False
+        )
         buffer = bytearray(b"before")
         connection.send(buffer, wait=False)
         buffer[:] = b"after!"

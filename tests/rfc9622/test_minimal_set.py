@@ -46,9 +46,7 @@ def event(name: str) -> Callable[[], bool]:
 
 
 def readable(name: str) -> Callable[[], bool]:
-    return lambda: name in TransportProperties().for_role("initiate").explicit() or bool(
-        find_property(name)
-    )
+    return lambda: bool(find_property(name))
 
 
 ROWS: dict[str, list[Callable[[], bool]]] = {

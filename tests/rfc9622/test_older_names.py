@@ -282,9 +282,9 @@ def test_security_needed_is_tls(certificates: Certificates) -> None:
         security_parameters=SecurityParameters().add_identity(certificates.server, role="server"),
     ).listen() as listener:
         with pytest.raises(taps.EstablishmentError) as caught:
-            Preconnection(
-                remote_endpoint=remote(port_of(listener)), security_needed=True
-            ).initiate(timeout=10)
+            Preconnection(remote_endpoint=remote(port_of(listener)), security_needed=True).initiate(
+                timeout=10
+            )
         # The system trusts no authority of a test's.
         assert isinstance(caught.value.__cause__, taps.CertificateError)
 

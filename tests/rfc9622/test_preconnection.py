@@ -152,7 +152,7 @@ def test_a_prohibited_provisioning_domain_is_none_that_is_used() -> None:
 @pytest.mark.rfc("P-13", "ER-02", "SO-19")
 def test_temporary_addresses_are_ipv6() -> None:
     wishes = TransportProperties(useTemporaryLocalAddress="require")
-    error = refusal(Preconnection(remote_endpoint=remote(1), transport_properties=wishes), "initiate")
+    error = refusal(Preconnection(None, remote(1), wishes), "initiate")
     assert error.reason is Reason.NO_CANDIDATES
 
 

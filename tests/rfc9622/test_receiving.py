@@ -274,7 +274,7 @@ def test_a_datagram_that_is_not_framed_spoils_no_other() -> None:
         server.abort()
 
 
-@pytest.mark.rfc("RV-14", "RV-16", "P-34", "P-53", "TC-13", "DR-03", "UM-13")
+@pytest.mark.rfc("RV-14", "RV-16", "P-34", "P-53", "TC-13", "DR-03")
 def test_after_the_peers_end_there_is_nothing_to_receive() -> None:
     with with_plain_peer() as (connection, peer):
         log = Log(connection)

@@ -285,9 +285,7 @@ def test_opportunistic_with_nobody() -> None:
 @pytest.mark.rfc("SP-03")
 def test_opportunistic_is_not_for_listeners(certificates: Certificates) -> None:
     with pytest.raises(EstablishmentError, match="opportunistic") as caught:
-        listening(
-            SecurityParameters.opportunistic().set("serverCertificate", certificates.server)
-        )
+        listening(SecurityParameters.opportunistic().set("serverCertificate", certificates.server))
     assert caught.value.reason is Reason.INVALID_CONFIGURATION
 
 
@@ -484,9 +482,7 @@ def test_a_failure_of_tls_yields_nothing_in_clear(answer: bytes) -> None:
 
     with plain_listener() as listener:
         server = gevent.spawn(serve, listener)
-        made = Preconnection(
-            None, remote(listener.getsockname()[1]), None, SecurityParameters()
-        )
+        made = Preconnection(None, remote(listener.getsockname()[1]), None, SecurityParameters())
         with pytest.raises(EstablishmentError) as caught:
             made.initiate_with_send(b"SECRET", timeout=10)
         assert isinstance(caught.value.__cause__, TlsError)
@@ -1023,9 +1019,7 @@ def test_the_time_limit_covers_the_callback(certificates: Certificates) -> None:
 @pytest.mark.peer
 @both_versions
 @pytest.mark.parametrize("verdict", [True, False])
-def test_a_listener_judges_clients(
-    certificates: Certificates, version: str, verdict: bool
-) -> None:
+def test_a_listener_judges_clients(certificates: Certificates, version: str, verdict: bool) -> None:
     questions = []
 
     def judge(question: Any) -> bool:

@@ -8,7 +8,7 @@ import gevent
 import pytest
 from conftest import Certificates
 from greentaps import (
-    ConnectionError,
+    ConnectionError,  # noqa: A004 - RFC 9622's own name
     ConnectionState,
     LengthPrefixFramer,
     MessageContext,
@@ -286,8 +286,9 @@ def test_the_block_closes_or_aborts() -> None:
         assert client.state is ConnectionState.CLOSED
         assert server.receive(timeout=10).final
         server.close()
-        with pytest.raises(RuntimeError), towards(listener).initiate(timeout=10) as client:
-            server = listener.accept(timeout=10)
+        failing = towards(listener).initiate(timeout=10)
+        server = listener.accept(timeout=10)
+        with pytest.raises(RuntimeError), failing as client:
             raise RuntimeError
         until(lambda: client.state is ConnectionState.CLOSED)
         with pytest.raises(ConnectionError):

@@ -12,7 +12,7 @@ import gevent
 import pytest
 from greentaps import (
     Connection,
-    ConnectionError,
+    ConnectionError,  # noqa: A004 - RFC 9622's own name
     ConnectionState,
     EstablishmentError,
     LengthPrefixFramer,

@@ -77,12 +77,8 @@ def listening(
     return (of or Preconnection(local(), transport_properties=properties)).listen()
 
 
-def towards(
-    listener: Listener, properties: TransportProperties | None = None
-) -> Preconnection:
-    return Preconnection(
-        remote_endpoint=remote(port_of(listener)), transport_properties=properties
-    )
+def towards(listener: Listener, properties: TransportProperties | None = None) -> Preconnection:
+    return Preconnection(remote_endpoint=remote(port_of(listener)), transport_properties=properties)
 
 
 @contextlib.contextmanager
@@ -134,8 +130,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Network:
     """Two hosts and the cable between them.  The test runs on the first.
 
-    *here* is 192.0.2.1 and 2001:db8::1 on the interface ``here0``, *there* is 192.0.2.2 and
-    2001:db8::2 on ``there0``.
+    *here* is 192.0.2.1, 2001:db8::1 and fe80::1 on the interface ``here0``, *there* is 192.0.2.2,
+    2001:db8::2 and fe80::2 on ``there0``.
     """
 
     HERE = "192.0.2.1"
@@ -200,6 +196,7 @@ def network() -> Iterator[Network]:
             "link set lo up",
             "addr add 192.0.2.1/24 dev here0",
             "-6 addr add 2001:db8::1/64 dev here0 nodad",
+            "-6 addr add fe80::1/64 dev here0 nodad",
             "link set here0 up",
         )
         made = Network(here, there)
@@ -208,6 +205,7 @@ def network() -> Iterator[Network]:
                 "link set lo up",
                 "addr add 192.0.2.2/24 dev there0",
                 "-6 addr add 2001:db8::2/64 dev there0 nodad",
+                "-6 addr add fe80::2/64 dev there0 nodad",
                 "link set there0 up",
             )
         yield made
@@ -227,5 +225,3 @@ def plain(address: str, kind: int = socket.SOCK_STREAM, port: int = 0) -> gsocke
     if kind == socket.SOCK_STREAM:
         made.listen(16)
     return made
-
-

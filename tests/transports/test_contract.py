@@ -11,6 +11,7 @@ from conftest import Certificates
 from greentaps.testing import check_transport, transport_checks
 from transports.helpers import (
     ENGINES,
+    OLD_LIBUV,
     PLAIN,
     TLS12,
     memory_pair,
@@ -61,7 +62,10 @@ def test_tls_over_tcp(certificates: Certificates, name: str) -> None:
 @pytest.mark.parametrize("kind", TLS)
 def test_tls(certificates: Certificates, kind: str) -> None:
     arguments = {**TLS[kind], "lower": LOWER[TLS[kind]["lower"]]}
-    check_transport(partial(tls_pair, certificates, **arguments))
+    names = set(transport_checks())
+    if OLD_LIBUV and "pipe" in kind:
+        names.discard("end_before_the_peer_starts")
+    check_transport(partial(tls_pair, certificates, **arguments), names=sorted(names))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -26,6 +26,7 @@ from greentaps.transports.ssl import choose_context
 from OpenSSL import SSL
 from transports.helpers import (
     ENGINES,
+    OLD_LIBUV,
     TLS12,
     Process,
     RawTls,
@@ -1189,6 +1190,7 @@ def test_choose_context(certificates: Certificates) -> None:
         choose_context(1, None, False)
 
 
+@pytest.mark.skipif(OLD_LIBUV, reason="this libuv tells a failed write a turn too late")
 def test_over_a_unix_socket_that_is_closed_at_once(certificates: Certificates) -> None:
     """The server's session tickets meet a dead socket, while the client's data is still unread."""
     one, two = tls_pair(certificates, lower=socketpair_pair)

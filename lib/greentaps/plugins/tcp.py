@@ -130,7 +130,8 @@ def _configure(handle: Any, attempt: Attempt, *, local: bool) -> None:
     except TransportError:
         raise
     except OSError as error:
-        raise TransportError.from_errno(error.errno or 0, "socket option", attempt.remote) from error
+        number = error.errno or 0
+        raise TransportError.from_errno(number, "socket option", attempt.remote) from error
 
 
 def _configure_tcp(handle: Any, wanted: Mapping[str, Any]) -> None:

@@ -61,9 +61,7 @@ class Tls(Plugin):
         return SslTransport(below, terms, True)
 
 
-def _ask(
-    function: Callable[[Any], Any], question: Any, answer: Callable[[Any], None]
-) -> None:
+def _ask(function: Callable[[Any], Any], question: Any, answer: Callable[[Any], None]) -> None:
     """Put *question* to the application in a greenlet, where it may block."""
 
     def run() -> None:

@@ -59,9 +59,7 @@ class Udp(Plugin):
     }
 
     def open(self, attempt: Attempt, below: Any) -> Any:
-        flow = connect_flow(
-            attempt.remote, attempt.local, lambda here: configure(here, attempt)
-        )
+        flow = connect_flow(attempt.remote, attempt.local, lambda here: configure(here, attempt))
         self._configure(flow.get_extra_info("handle"), attempt)
         return flow
 

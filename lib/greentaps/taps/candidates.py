@@ -15,6 +15,7 @@ from .properties import AVOID, PREFER, PROHIBIT, REQUIRE, TransportProperties, c
 
 __all__ = ["Candidate", "choose_stacks", "gather", "interleave"]
 
+
 @dataclass(frozen=True)
 class Candidate:
     """One coherent attempt: a stack, a Remote Endpoint's address, and a local one or None.
@@ -69,9 +70,7 @@ def choose_stacks(
     return sorted(kept, key=lambda stack: _rank(stack, properties))
 
 
-def _reason_against(
-    stack: Stack, properties: TransportProperties, secured: bool
-) -> str | None:
+def _reason_against(stack: Stack, properties: TransportProperties, secured: bool) -> str | None:
     if sum(plugin.secure for plugin in stack) != secured:
         return "adds no security" if secured else "adds security that was not asked for"
     missing = next((plugin for plugin in stack if not plugin.available()), None)
@@ -130,9 +129,11 @@ def gather(
     found = []
     for stack in stacks:
         for remote, hostname in remotes:
-            for local in locals_ or (None,):
-                if local is None or (":" in local[0]) == (":" in remote[0]):
-                    found.append(Candidate(stack, remote, local, hostname))
+            found += [
+                Candidate(stack, remote, local, hostname)
+                for local in locals_ or (None,)
+                if local is None or (":" in local[0]) == (":" in remote[0])
+            ]
     return found
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from ..errors import (
     CloneError,
-    ConnectionError,
+    ConnectionError,  # noqa: A004 - RFC 9622's own name
     EstablishmentError,
     Expired,
     Reason,
@@ -453,7 +453,13 @@ class Connection(ConnectionHandlers, FramerHost):
         Timeout if the peer does not take it in time: a Message that had not begun to leave is
         then withdrawn, one that had stays queued.  A switchpoint when it waits.
         """
-        if self._fast and context is None and end_of_message is True and sent_handler is None and wait:
+        if (
+            self._fast
+            and context is None
+            and end_of_message is True
+            and sent_handler is None
+            and wait
+        ):
             if current_greenlet() is self._hub:
                 raise SwitchpointError("Connection.send() cannot be called in a callback")
             try:
@@ -626,9 +632,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._stopping or self._closed_by_us or self._state in (CLOSING, CLOSED):
             return SendError("the Connection is closed", Reason.CLOSED)
         if self._setup.properties.get("direction") is UNIDIRECTIONAL_RECEIVE:
-            return SendError(
-                "the Connection is for receiving only", Reason.INVALID_CONFIGURATION
-            )
+            return SendError("the Connection is for receiving only", Reason.INVALID_CONFIGURATION)
         return SendError("the final Message has been sent", Reason.INVALID_MESSAGE_PROPERTIES)
 
     def _send_error(self, error: Exception) -> BaseException:
@@ -871,9 +875,7 @@ class Connection(ConnectionHandlers, FramerHost):
             # Others may have been broken off too: their Messages keep their order.
             before = sum(number < request.number for number in self._returned)
             self._returned.append(request.number)
-            self._inbox.put_back(
-                message.data, message.own_context, message.end_of_message, before
-            )
+            self._inbox.put_back(message.data, message.own_context, message.end_of_message, before)
             self._piecewise = message.partial
         elif request in self._requests:
             self._requests.remove(request)
@@ -895,9 +897,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if context is None and not ended:
             context = MessageContext()  # one for all pieces
             inbox.mark_head(context)
-        message = Message(
-            data, ended, context, self, partial=self._piecewise or not ended
-        )
+        message = Message(data, ended, context, self, partial=self._piecewise or not ended)
         self._piecewise = not ended
         return message
 
@@ -1010,9 +1010,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._framers = None
 
     def datagram_refused(self, error: Exception, context: Any) -> None:
-        failure = ReceiveError(
-            f"a datagram is not framed: {error}", Reason.DEFRAMING_FAILED
-        )
+        failure = ReceiveError(f"a datagram is not framed: {error}", Reason.DEFRAMING_FAILED)
         failure.__cause__ = error
         self._stream_context = None  # if a part of it was delivered, its end will not come
         if self._requests:
@@ -1023,12 +1021,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._closed_by_us or self._stopping or not self._may_receive:
             return
         requests = self._requests
-        if (
-            requests
-            and end_of_message
-            and not self._inbox.size
-            and self._stream_context is None
-        ):
+        if requests and end_of_message and not self._inbox.size and self._stream_context is None:
             first = requests[0]
             if len(data) <= first.maximum:
                 del requests[0]
@@ -1155,9 +1148,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._stopping or self._closed_by_us:
             return ReceiveError("the Connection is closed", Reason.CLOSED)
         if not self._may_receive:
-            return ReceiveError(
-                "the Connection is for sending only", Reason.INVALID_CONFIGURATION
-            )
+            return ReceiveError("the Connection is for sending only", Reason.INVALID_CONFIGURATION)
         return ReceiveError("the peer has sent its last Message", Reason.CLOSED)
 
     def _end_error(self) -> BaseException:
@@ -1297,9 +1288,7 @@ class Connection(ConnectionHandlers, FramerHost):
     def _close_timed_out(self) -> None:
         self._close_timer = None
         self._end_by(
-            ConnectionError(
-                "the peer did not take in time what was left to send", Reason.TIMEOUT
-            )
+            ConnectionError("the peer did not take in time what was left to send", Reason.TIMEOUT)
         )
 
     def abort(self) -> None:
@@ -1323,7 +1312,7 @@ class Connection(ConnectionHandlers, FramerHost):
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
         if kind is None:
             self.close()
         else:
@@ -1505,7 +1494,7 @@ class Connection(ConnectionHandlers, FramerHost):
         get = asked.get
         if self._live is not None:  # maybe something was changed meanwhile
             get = self._live.get
-            for name in self._live.keys():
+            for name in self._live:
                 if find_property(name).group is Group.CONNECTION and get(name) != asked.get(name):
                     self._catch_up(name, get(name))
         if get("maxSendRate") is not UNLIMITED:
@@ -1536,9 +1525,7 @@ class Connection(ConnectionHandlers, FramerHost):
                 # One that would come after the end is none (RFC 9622 section 8.1.4).
                 late = new["keepAliveTimeout"] > new["connTimeout"]
                 changes = [change for change in changes if change[0] != "keepAliveTimeout"]
-                changes.append(
-                    ("keepAliveTimeout", DISABLED if late else new["keepAliveTimeout"])
-                )
+                changes.append(("keepAliveTimeout", DISABLED if late else new["keepAliveTimeout"]))
         for plugin in self._established.candidate.stack:
             for each, now_is in changes:
                 try:
@@ -1608,7 +1595,8 @@ class Connection(ConnectionHandlers, FramerHost):
             except OSError:
                 continue
         if warning is not None and last is None:
-            self._emit("soft_error", TransportError(warning, None, self._established.candidate.remote))
+            remote = self._established.candidate.remote
+            self._emit("soft_error", TransportError(warning, None, remote))
         self._soft_timer = self._runner.call_later(1.0, self._look_for_soft_errors, warning)
 
     # -- Information --

@@ -72,8 +72,7 @@ class Readying(FramerHost):
 
     def _lost(self, transport: Any, error: BaseException | None) -> None:
         self._tell(
-            error
-            or TransportError("the peer closed the connection at once", errno.ECONNABORTED)
+            error or TransportError("the peer closed the connection at once", errno.ECONNABORTED)
         )
 
     def _tell(self, error: BaseException | None) -> None:

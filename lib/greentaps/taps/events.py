@@ -159,7 +159,8 @@ class ConnectionHandlers(Handlers):
         self._on("sent", handler)
 
     def on_expired(self, handler: Handler) -> None:
-        """Expired (section 9.2.2.2), for sends that do not wait: ``handler(connection, context)``."""
+        """Expired (section 9.2.2.2), for sends that do not wait: ``handler(connection,
+        context)``."""
         self._on("expired", handler)
 
     def on_send_error(self, handler: Handler) -> None:

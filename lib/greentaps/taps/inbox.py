@@ -43,9 +43,7 @@ class Inbox:
             self._head_size += len(data)
             self._head_ended = end_of_message
 
-    def put_back(
-        self, data: bytes, context: Any, end_of_message: bool, position: int = 0
-    ) -> None:
+    def put_back(self, data: bytes, context: Any, end_of_message: bool, position: int = 0) -> None:
         """Undo a `take` whose result nobody wanted after all.  *position* is how many pieces that
         were put back already go before this one."""
         if position:

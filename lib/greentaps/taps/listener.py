@@ -274,4 +274,3 @@ class Listener(ListenerHandlers):
 
 def _stopped() -> EstablishmentError:
     return EstablishmentError("the Listener has been stopped", Reason.CLOSED)
-

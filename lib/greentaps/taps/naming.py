@@ -79,9 +79,7 @@ def _resolve(endpoint: Endpoint, flags: int, deadline: Deadline) -> list[Any]:
     return resolve_stream((host, port), 0, flags, deadline)
 
 
-def _unresolved(
-    which: str, failures: list[tuple[Endpoint, BaseException]]
-) -> EstablishmentError:
+def _unresolved(which: str, failures: list[tuple[Endpoint, BaseException]]) -> EstablishmentError:
     unresolved = all(isinstance(error, ResolutionError) for _, error in failures)
     return EstablishmentError(
         f"no {which} Endpoint could be resolved",

@@ -173,13 +173,14 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
                     key = (address, end.interface, end.protocol)
                     if key in taken:
                         continue
-                    for stack in chosen:
-                        if end not in for_stack(setup.local_endpoints, stack):
-                            continue
-                        taken.add(key)
-                        # One port for all protocols, also where the system has chosen it.
-                        port = _open(listener, stack, address, end)[1]
-                        address = (address[0], port, *address[2:])
+                    for at in _at_each(end, setup.paths(end)):
+                        for stack in chosen:
+                            if end not in for_stack(setup.local_endpoints, stack):
+                                continue
+                            taken.add(key)
+                            # One port for all, also where the system has chosen it.
+                            port = _open(listener, stack, address, at)[1]
+                            address = (address[0], port, *address[2:])
             if not taken:
                 raise EstablishmentError(
                     "no Local Endpoint is for a protocol that has what is asked for",
@@ -242,6 +243,13 @@ def _filter(
         return bool(peer) and ((peer[0], 0) in allowed or (peer[0], peer[1]) in allowed)
 
     return admit
+
+
+def _at_each(end: LocalEndpoint, interfaces: list[str | None]) -> list[LocalEndpoint]:
+    """*end* on each interface; as it is where any will do."""
+    if None in interfaces:
+        return [end]
+    return [end.copy().with_interface(name) for name in interfaces if name is not None]
 
 
 def _open(listener: Listener, stack: Stack, local: Any, endpoint: LocalEndpoint) -> Any:

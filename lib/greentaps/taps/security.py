@@ -432,9 +432,7 @@ class SecurityParameters:
 
     # -- Callbacks --
 
-    def set_trust_verification_callback(
-        self, callback: TrustCallback | None
-    ) -> SecurityParameters:
+    def set_trust_verification_callback(self, callback: TrustCallback | None) -> SecurityParameters:
         """Have *callback* judge every peer (``SetTrustVerificationCallback``).
 
         It gets a `TrustVerification`, which says what the usual verification found, and has the

@@ -1,8 +1,8 @@
 """A Setup: the copy of everything that a Preconnection holds, made at the moment of an action.
 
 Nothing that is changed afterwards, in the Preconnection or in an object that was handed to it,
-reaches what the action has made (RFC 9622 sections 7.1 to 7.3).  A Connection keeps its Setup, and a
-clone of it is established from the same one.
+reaches what the action has made (RFC 9622 sections 7.1 to 7.3).  A Connection keeps its Setup,
+and a clone of it is established from the same one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from .establishing import Established, establish
 from .events import Events
 from .naming import resolve_local, resolve_remote
+from .paths import choose_interfaces, interfaces
 from .properties import (
     PREFER,
-    PROHIBIT,
     REQUIRE,
     CapacityProfile,
     ConnectionProperties,
     Group,
+    InterfaceType,
     Preference,
     Role,
     Special,
@@ -101,9 +102,7 @@ class Setup:
             raise EstablishmentError(str(why), Reason.INVALID_CONFIGURATION, failures) from why
         return kept
 
-    def attempt(
-        self, deadline: Deadline, admit: Callable[[Any], bool] | None = None
-    ) -> Attempt:
+    def attempt(self, deadline: Deadline, admit: Callable[[Any], bool] | None = None) -> Attempt:
         """What plugins are told, but for the addresses."""
         wanted = {name: plain(value) for name, value in self.properties.explicit().items()}
         return Attempt(options=wanted, security=self.security, deadline=deadline, admit=admit)
@@ -155,43 +154,54 @@ class Setup:
                 raise EstablishmentError(
                     f"this machine knows no provisioning domain {domain}", Reason.NO_CANDIDATES
                 )
+        for endpoint in self.local_endpoints or (None,):
+            self.paths(endpoint)
+
+    def paths(self, local: LocalEndpoint | None) -> list[str | None]:
+        """The interfaces to use with a Local Endpoint, best first; None is whichever the system
+        takes.  Raises EstablishmentError if there is none."""
+        own = None if local is None else local.interface
         wishes = self.properties.get("interface")
-        for endpoint in self.local_endpoints:
-            name = endpoint.interface
-            if name is None:
-                continue
-            for level, wish in wishes:
-                if not isinstance(wish, str):
-                    continue
-                if (level is REQUIRE and wish != name) or (level is PROHIBIT and wish == name):
-                    raise EstablishmentError(
-                        f"the Local Endpoint is on {name}, and the property interface has "
-                        f"{str(level).lower()} {wish}",
-                        Reason.INVALID_CONFIGURATION,
-                    )
+        if not wishes:
+            return [own]
+        found = interfaces()
+        if own is None:
+            return choose_interfaces(wishes, found)
+        here = [one for one in found if one[0] == own] or [(own, InterfaceType.OTHER)]
+        try:
+            choose_interfaces(wishes, here)
+        except EstablishmentError as error:
+            said = ", ".join(f"{str(level).lower()} {what}" for level, what in wishes)
+            raise EstablishmentError(
+                f"the Local Endpoint is on {own}, and the property interface says: {said}",
+                Reason.INVALID_CONFIGURATION,
+            ) from error
+        return [own]
 
     def _candidates(self, chosen: Sequence[Stack], deadline: Deadline) -> list[Candidate]:
-        """All candidates in the order of the attempts: for each Local Endpoint the stacks, for
-        each of these the addresses.  A switchpoint.  Raises EstablishmentError."""
+        """All candidates in the order of the attempts: for each Local Endpoint the interfaces, for
+        each of these the stacks, and for these the addresses.  A switchpoint.  Raises
+        EstablishmentError."""
         resolved: dict[tuple[RemoteEndpoint, ...], list[Any]] = {}
         locals_ = self._locals(deadline)
         found = []
-        for local, names in locals_:
+        ways = [(end, names, way) for end, names in locals_ for way in self.paths(end)]
+        for local, names, interface in ways:
             for stack in chosen:
                 if local is not None and not _is_for(local, stack):
                     continue
                 ends = for_stack(self.remote_endpoints, stack)
                 if ends and ends not in resolved:
                     resolved[ends] = resolve_remote(ends, deadline)
-                for candidate in gather([stack], resolved.get(ends, ()), names):
-                    found.append(
-                        replace(
-                            candidate,
-                            local=candidate.local or _from_port(local, candidate.remote),
-                            interface=local.interface if local is not None else None,
-                            hop_limit=_hop_limit(ends, local),
-                        )
+                found += [
+                    replace(
+                        candidate,
+                        local=candidate.local or _from_port(local, candidate.remote),
+                        interface=interface,
+                        hop_limit=_hop_limit(ends, local),
                     )
+                    for candidate in gather([stack], resolved.get(ends, ()), names)
+                ]
         if self.properties.get("useTemporaryLocalAddress") is REQUIRE:
             found = [candidate for candidate in found if ":" in candidate.remote[0]]
             if not found:
@@ -237,9 +247,7 @@ def for_stack(endpoints: Sequence[E], stack: Stack) -> tuple[E, ...]:
 
 
 def _is_for(endpoint: Endpoint, stack: Stack) -> bool:
-    return endpoint.protocol is None or any(
-        plugin.name == endpoint.protocol for plugin in stack
-    )
+    return endpoint.protocol is None or any(plugin.name == endpoint.protocol for plugin in stack)
 
 
 def _hop_limit(remotes: Sequence[RemoteEndpoint], local: LocalEndpoint | None) -> int | None:

@@ -32,6 +32,7 @@ from ..hub import (
     sleep,
     time_limit,
 )
+from . import options
 
 __all__ = [
     "check_address",
@@ -143,7 +144,10 @@ def connect_tcp(
         try:
             if local is not None:
                 action, address = "bind", local
-                handle.bind(local)
+                # Not by libuv: it keeps the error for later, and older ones forget it.
+                with options.socket_of(handle) as here:
+                    here.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    here.bind(local)
             if prepare is not None:
                 prepare(handle)
             action, address = "connect", remote
@@ -163,6 +167,8 @@ def connect_tcp(
             raise TransportError.from_errno(errno.ETIMEDOUT, action, address) from None
         if isinstance(error, _UVError):
             raise TransportError.from_errno(error.args[0], action, address) from error
+        if isinstance(error, OSError) and not isinstance(error, TransportError):
+            raise _from_oserror(error, action, address) from error
         raise
     return handle
 

@@ -268,6 +268,7 @@ class Transport(StreamTransport):
         if self._handle_reads or self._got_eof or self._handle.closed:
             return
         try:
+            self._handle.fileno()  # older libuvs end the process where there is none
             self._handle.start_read(self._on_read)
         except _UVError as error:
             self._fail(error.args[0], "read")
