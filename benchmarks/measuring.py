@@ -77,7 +77,12 @@ def memory_bytes(pid: int) -> int:
 class Program:
     """A process that we talk to line by line."""
 
-    def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str] | None = None,
+        cores: set[int] | None = None,
+    ) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._command = command
         self._process = subprocess.Popen(
@@ -89,6 +94,8 @@ class Program:
             env=environment,
         )
         self.pid = self._process.pid
+        if cores:
+            os.sched_setaffinity(self.pid, cores)
         self._rest = b""
 
     def tell(self, line: str) -> None:
@@ -145,6 +152,19 @@ class Answer:
         return cls(float(words[1]), int(words[2]), int(words[3]), cpu)
 
 
+def apart(cores: set[int]) -> tuple[set[int], set[int]]:
+    """The core for servers, and the other *cores*, for those who drive them; both empty if there is
+    only one.  Else it is chance whether they share one, which makes bulk data cost twice as much.
+    """
+    if len(cores) < 2:
+        return set(), set()
+    last = max(cores)
+    return {last}, cores - {last}
+
+
+SERVER_CORES, DRIVER_CORES = apart(os.sched_getaffinity(0))
+
+
 @dataclass
 class Workshop:
     """Where the compiled programs and the certificate are, and whether there is TLS."""
@@ -158,12 +178,13 @@ class Workshop:
 
     def server(self, who: Contender, role: str, tls: bool) -> Program:
         if who.program == "limit":
-            return Program([*self.wrapper, str(self.directory / "limit"), role], self.environment)
+            words = [*self.wrapper, str(self.directory / "limit"), role]
+            return Program(words, self.environment, SERVER_CORES)
         words = [who.words[0], role, *who.words[1:]]
         if tls:
             words += ["--tls", str(self.certificate)]
         command = [*self.wrapper, self.python, str(HERE / "servers.py"), *words]
-        return Program(command, self.environment)
+        return Program(command, self.environment, SERVER_CORES)
 
     def load(self, question: Question, who: Contender, port: int) -> Program:
         words = ["-s", str(question.size), "-p", str(who.framers)]
@@ -172,13 +193,14 @@ class Workshop:
         if question.resume:
             words.append("-r")
         command = [str(self.directory / "load"), *words, question.mode, HOST, str(port)]
-        return Program(command)
+        return Program(command, cores=DRIVER_CORES)
 
     def initiator(self, who: Contender, port: int) -> Program:
         words = [who.words[0], HOST, str(port)]
         if who.words[1:]:
             words = [*who.words, str(self.certificate)]
-        made = Program([self.python, str(HERE / "initiators.py"), *words])
+        command = [self.python, str(HERE / "initiators.py"), *words]
+        made = Program(command, cores=DRIVER_CORES)
         made.hear()
         return made
 

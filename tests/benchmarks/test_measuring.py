@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.measuring import Answer, Pace, ProgramError, Programs, Workshop, ask, build
+from benchmarks.measuring import (
+    Answer,
+    Pace,
+    ProgramError,
+    Programs,
+    Workshop,
+    apart,
+    ask,
+    build,
+)
 from benchmarks.questions import Question, questions
 from benchmarks.servers import SinkParser
 
@@ -21,6 +30,11 @@ def test_answers_are_parsed() -> None:
     assert Answer.parse("ok 0.5 0 0 0.25").cpu_ns == 250_000_000
     with pytest.raises(ProgramError):
         Answer.parse("no")
+
+
+def test_servers_have_a_core_of_their_own_if_there_are_two() -> None:
+    assert apart({0, 1, 2}) == ({2}, {0, 1})
+    assert apart({3}) == (set(), set())
 
 
 def test_a_sink_counts_across_pieces() -> None:
