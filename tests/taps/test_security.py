@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import ssl
 import subprocess
@@ -370,3 +371,12 @@ def test_callbacks_can_be_called(wrong: Any) -> None:
         with pytest.raises(TypeError, match="callback"):
             method(wrong)
         assert method(None) is made
+
+
+@pytest.mark.parametrize("first", [0, 252, 253, 255])
+def test_pins_whose_digest_begins_with_a_slash(first: int) -> None:
+    digest = bytes([first]) * 32
+    text = base64.b64encode(digest).decode()
+    for prefix in ("sha256/", "sha256//"):
+        parameters = SecurityParameters().add_pin(prefix + text)
+        assert parameters.get("pinnedServerCertificate") == (digest,)

@@ -19,6 +19,7 @@ from greentaps.errors import TransportError
 from greentaps.hub import get_loop, get_runner
 from greentaps.testing import RecordingProtocol, pattern, settle, wait_until
 from greentaps.transports import Transport
+from greentaps.transports.options import socket_of
 from transports.helpers import (
     PLAIN,
     Process,
@@ -196,6 +197,17 @@ def test_the_peer_name_is_in_the_error() -> None:
     assert error.address == address
     assert f"127.0.0.1:{address[1]}" in str(error)
     assert error.errno == errno.ECONNRESET
+
+
+def test_small_writes_do_not_wait_for_each_other() -> None:
+    one, two = tcp_pair()
+    for end in (one, two):
+        end.start(RecordingProtocol())
+        with socket_of(end.get_extra_info("handle")) as here:
+            assert here.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    for end in (one, two):
+        end.abort()
+        end.wait_closed()
 
 
 def test_an_unconnected_handle() -> None:

@@ -135,8 +135,6 @@ def _configure(handle: Any, attempt: Attempt, *, local: bool) -> None:
 
 
 def _configure_tcp(handle: Any, wanted: Mapping[str, Any]) -> None:
-    # A Message is on its way when it is sent; what should wait is sent as a batch.
-    handle.nodelay(True)
     if wanted.get("connCapacityProfile"):
         options.set_capacity(handle, wanted["connCapacityProfile"])
     if wanted.get("connTimeout") is not None:

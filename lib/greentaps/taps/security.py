@@ -57,6 +57,8 @@ _OTHER_NAMES = {
     "curve25519": "x25519",
 }
 
+_DIGEST_CHARACTERS = 44  # of a SHA-256 digest in base64
+
 TrustCallback = Callable[[TrustVerification], bool]
 IdentityCallback = Callable[[IdentityChallenge], Any]
 
@@ -137,7 +139,9 @@ def _pins(name: str, values: tuple[Any, ...]) -> tuple[bytes, ...]:
 def _pin(value: Any) -> bytes:
     """The SHA-256 digest that *value* stands for."""
     if isinstance(value, str) and value.startswith("sha256/"):
-        text = value.removeprefix("sha256/").removeprefix("/")
+        text = value.removeprefix("sha256/")
+        if len(text) > _DIGEST_CHARACTERS:
+            text = text.removeprefix("/")  # curl writes two; one may also be the digest's own
         try:
             digest = base64.b64decode(text, validate=True)
         except binascii.Error:
