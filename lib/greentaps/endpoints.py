@@ -28,6 +28,7 @@ from .transports.handles import (
     listen_tcp,
     resolve_stream,
 )
+from .transports.listening import Listening
 from .transports.ssl import HANDSHAKE_TIMEOUT, SslTransport, choose_context
 from .transports.stream import MODES, Transport
 
@@ -382,7 +383,7 @@ class Server(Endpoint):
 
     def __init__(self, protocol_factory: Callable[[], Any], timeout: float | None = None) -> None:
         super().__init__(protocol_factory, timeout)
-        self._listeners: list[_Listening] = []
+        self._listeners: list[Listening] = []
         self._connections: dict[Any, Any] = {}
         self._waiting: list[Parked[None]] = []  # in `run`
         self._ssl_options: dict[str, Any] = {}
@@ -435,10 +436,23 @@ class Server(Endpoint):
             "close_on_unwrap": close_on_unwrap,
             "handshake_timeout": handshake_timeout,
         }
-        made: list[_Listening] = []
+
+        def accepted(client: Any) -> None:
+            self._welcome(client, ssl, options)
+
+        made: list[Listening] = []
         try:
             for handle, where, remove in _bound_handles(address, family, flags, self._timeout):
-                made.append(_Listening(self, handle, where, remove, ssl, ipc, options))
+                made.append(
+                    Listening(
+                        handle,
+                        where,
+                        accepted,
+                        ipc=ipc,
+                        closed=remove,
+                        lost=self._listener_lost,
+                    )
+                )
             for listening in made:
                 if backlog is not None:
                     listening.listen(backlog)
@@ -554,7 +568,7 @@ class Server(Endpoint):
         finally:
             self._waiting.remove(waiting)
 
-    def _listener_lost(self, listening: _Listening, error: BaseException) -> None:
+    def _listener_lost(self, listening: Listening, error: BaseException) -> None:
         """The hub has gone."""
         if listening in self._listeners:
             self._listeners.remove(listening)
@@ -590,68 +604,6 @@ def _close_all(transports: list[Any], timeout: float | None) -> None:
         transport.close(CLOSE_TIMEOUT if timeout is None else timeout)
     for transport in transports:
         transport.wait_closed()
-
-
-class _Listening:
-    """One listening handle of a `Server`."""
-
-    def __init__(
-        self,
-        server: Server,
-        handle: Any,
-        address: Any,
-        remove: Callable[[], None],
-        ssl: Any,
-        ipc: bool,
-        options: dict[str, Any],
-    ) -> None:
-        self._server = server
-        self._handle = handle
-        self._remove = remove
-        self._ssl = ssl
-        self._ipc = ipc
-        self._options = options
-        self._runner = get_runner()
-        self.address = address
-        self._runner.adopt(self)
-
-    def listen(self, backlog: int) -> None:
-        try:
-            self._handle.listen(self._on_connection, backlog)
-        except _UVError as error:
-            raise TransportError.from_errno(error.args[0], "listen", self.address) from error
-        self._runner.kick()
-
-    def _on_connection(self, handle: Any, error: int | None) -> None:
-        if error is not None:
-            self._runner.collect(TransportError.from_errno(error, "accept", self.address))
-            return
-        loop = self._runner.loop
-        client = pyuv.TCP(loop) if isinstance(handle, pyuv.TCP) else pyuv.Pipe(loop, self._ipc)
-        try:
-            handle.accept(client)
-        except _UVError as failure:
-            self._runner.discard(client)
-            # The peer has gone again, or another process was faster.
-            if failure.args[0] not in (pyuv.errno.UV_EAGAIN, pyuv.errno.UV_ECONNABORTED):
-                self._runner.collect(
-                    TransportError.from_errno(failure.args[0], "accept", self.address)
-                )
-            return
-        self._server._welcome(client, self._ssl, self._options)
-
-    def close(self) -> None:
-        if not self._handle.closed:
-            self._remove()
-            self._handle.close(self._on_closed)
-            self._runner.kick()
-
-    def _on_closed(self, handle: Any) -> None:
-        self._runner.release(self)
-
-    def hub_lost(self, error: BaseException) -> None:
-        self.close()
-        self._server._listener_lost(self, error)
 
 
 def _bound_handles(

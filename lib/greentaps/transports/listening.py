@@ -25,7 +25,8 @@ class Listening:
     """*handle* is a bound pyuv.TCP or pyuv.Pipe, *address* where it is bound to.
 
     *accepted* is called with the pyuv handle of each new connection, from a callback.  *ipc*
-    makes accepted Pipes that can carry handles.  *closed*, if given, is called at `close`.
+    makes accepted Pipes that can carry handles.  *closed*, if given, is called at `close`, and
+    *lost* with this object and the error when the hub goes.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Listening:
         *,
         ipc: bool = False,
         closed: Callable[[], None] | None = None,
+        lost: Callable[[Listening, BaseException], None] | None = None,
     ) -> None:
         self.address = address
         self._handle = handle
         self._accepted = accepted
         self._ipc = ipc
         self._at_close = closed
+        self._at_loss = lost
         self._paused = False
         self._waiting = False  # libuv has announced a connection that we have not accepted
         self._runner = get_runner()
@@ -106,3 +109,5 @@ class Listening:
 
     def hub_lost(self, error: BaseException) -> None:
         self.close()
+        if self._at_loss is not None:
+            self._at_loss(self, error)
