@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -27,6 +28,7 @@ from greentaps import (
     SwitchpointError,
     Timeout,
     Transport,
+    TransportError,
 )
 from greentaps.hub import get_runner
 from greentaps.taps import listener as listener_module
@@ -600,3 +602,25 @@ def test_descriptors_run_out_and_come_back() -> None:
     ) as program:
         program.wait_for("accepted")
         assert program.wait() == 0
+
+
+def test_a_hub_that_goes_wakes_whoever_waits_for_a_connection() -> None:
+    heard: list[BaseException] = []
+
+    def wait(listener: Listener) -> None:
+        try:
+            listener.accept()
+        except TransportError as error:
+            heard.append(error)
+
+    def life() -> None:
+        listener = Preconnection(local()).listen()
+        gevent.spawn(wait, listener)
+        gevent.sleep(0)
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=life)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert "destroyed" in str(heard[0])

@@ -56,6 +56,7 @@ class Listener(ListenerHandlers):
         self._left: float = inf  # how many more Connections may be delivered
         self._paused = False
         self._stopped = False
+        self._runner.adopt(self)
 
     def open(self, stack: Stack, local: Any, endpoint: LocalEndpoint) -> Any:
         """For `Preconnection.listen`: listen at the socket address *local*, which is one of
@@ -241,6 +242,7 @@ class Listener(ListenerHandlers):
         if self._stopped:
             return
         self._stopped = True
+        self._runner.release(self)
         for source in self._sources:
             source.close()
         for transport in list(self._handshakes):
@@ -250,6 +252,13 @@ class Listener(ListenerHandlers):
         while self._acceptors:
             self._acceptors.popleft().fail(_stopped())
         self._emit("stopped")
+
+    def hub_lost(self, error: BaseException) -> None:
+        """The hub goes, with all that we listen on, or this is a forked child: nobody will come
+        any more, and whoever waits for one hears why."""
+        self._stopped = True
+        while self._acceptors:
+            self._acceptors.popleft().fail(error)
 
     def __enter__(self) -> Listener:
         return self
