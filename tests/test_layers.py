@@ -38,6 +38,7 @@ PURE = [
     "engines/",
     "framers/",
     "taps/candidates",
+    "taps/history",
     "taps/racing",
     "taps/properties",
 ]

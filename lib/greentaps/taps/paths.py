@@ -1,51 +1,409 @@
-"""The interfaces of this machine, and which of them the property `interface` leaves (RFC 9622
-section 6.2.11).
+"""The paths of this machine: its interfaces with their addresses and routes, and which of them the
+property `interface` leaves (RFC 9622 section 6.2.11, RFC 9623 section 4.1).
 
-Paths are chosen before anything else (RFC 9623 section 4.1): a Connection with no such wish leaves
-them to the system's routes, one with a wish is bound to an interface.
+`survey` is asked at each establishment, so it is remembered, and looked at again only when the
+kernel has said that something changed; that costs one system call, and needs no watcher and no
+greenlet.  A VPN is a path like any other.
+
+Where the kernel does not answer (no netlink: another system, or a sandbox) there are names and
+types only.  ``Survey.complete`` tells, and what is not known then rules nothing out.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import socket
+import threading
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path as File
 from typing import Any
 
 from ..errors import EstablishmentError, Reason
+from . import netlink
+from .history import default_history
 from .properties import AVOID, PREFER, PROHIBIT, REQUIRE, InterfaceType
 
-__all__ = ["choose_interfaces", "interfaces"]
+__all__ = [
+    "LocalAddress",
+    "Path",
+    "Survey",
+    "choose_interfaces",
+    "forget_survey",
+    "interfaces",
+    "survey",
+]
 
-# The numbers of <linux/if_arp.h>, as the system shows them.
-_TYPES = {
-    "772": InterfaceType.LOOPBACK,
-    "65534": InterfaceType.TUNNEL,  # tun, WireGuard
-    "768": InterfaceType.TUNNEL,
-    "769": InterfaceType.TUNNEL,
-    "776": InterfaceType.TUNNEL,
-    "778": InterfaceType.TUNNEL,
+# Of <linux/if.h>, <linux/if_addr.h> and <linux/rtnetlink.h>.
+_UP, _RUNNING, _LOOPBACK = 0x1, 0x40, 0x8
+_TEMPORARY, _OPTIMISTIC, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x04, 0x08, 0x20, 0x40
+_SCOPES = {253: "link", 254: "host"}
+
+# The kernel's kinds of virtual interface that are tunnels, and the numbers of <linux/if_arp.h>.
+_TUNNELS = {
+    "erspan", "geneve", "gre", "gretap", "ip6erspan", "ip6gre", "ip6gretap", "ip6tnl", "ipip",
+    "l2tp", "ovpn", "ovpn-dco", "sit", "tun", "vti", "vti6", "vxlan", "wireguard", "xfrm",
+}  # fmt: skip
+_CELLULAR = {"mhi_net", "rmnet", "wwan"}
+_HARDWARE = {
+    1: InterfaceType.WIRED,
+    519: InterfaceType.CELLULAR,  # raw IP, as modems speak it
+    768: InterfaceType.TUNNEL,
+    769: InterfaceType.TUNNEL,
+    772: InterfaceType.LOOPBACK,
+    776: InterfaceType.TUNNEL,
+    778: InterfaceType.TUNNEL,
+    801: InterfaceType.WIFI,
+    802: InterfaceType.WIFI,
+    803: InterfaceType.WIFI,
+    823: InterfaceType.TUNNEL,
+    65534: InterfaceType.TUNNEL,  # no link layer: tun, WireGuard
 }
-_SYSTEM = Path("/sys/class/net")
+_SYSTEM = File("/sys/class/net")
+
+# What leads to everywhere: one route, or two halves as VPNs set them to go before another's.
+_EVERYWHERE = {
+    socket.AF_INET: ({("", 0)}, {("0.0.0.0", 1), ("128.0.0.0", 1)}),
+    socket.AF_INET6: ({("", 0)}, {("::", 1), ("8000::", 1)}, {("2000::", 3)}),
+}
+
+# Where systemd's networkd and resolved note the domains of a link, by its index.
+_DOMAINS = ("/run/systemd/netif/links", "/run/systemd/resolve/netif")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """An address of this machine that can be used."""
+
+    text: str
+    """``192.0.2.1``, or ``fe80::1%eth0``."""
+    family: int
+    """``socket.AF_INET`` or ``socket.AF_INET6``."""
+    temporary: bool = False
+    """Whether it is there for privacy, and for a while (RFC 8981)."""
+    deprecated: bool = False
+    """Whether new connections should rather not use it (RFC 4862)."""
+    scope: str = "global"
+    """``global``, ``link`` or ``host``."""
+    prefix: int = 0
+    """How many bits of it name its network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """An interface, and the network that it is attached to."""
+
+    interface: str
+    """Its name."""
+    type: InterfaceType = InterfaceType.OTHER
+    addresses: tuple[LocalAddress, ...] = ()
+    """Those that can be used: none that is still being probed (RFC 4862), or was found twice."""
+    up: bool = True
+    """Whether it is switched on and has a carrier."""
+    default_routes: frozenset[int] = frozenset()
+    """The families (``socket.AF_INET``...) with a route through it to everywhere."""
+    gateways: tuple[str, ...] = ()
+    """The routers of these routes."""
+    mtu: int = 0
+    """In bytes; 0 if it is not known."""
+    network: str = ""
+    """A short name for the network, always the same for the same interface, prefixes and
+    gateways: the key of what is remembered of it."""
+    pvds: tuple[str, ...] = ()
+    """The domains that the system has for this interface, which name its provisioning domain
+    (RFC 7556)."""
+    index: int = 0
+    """The interface's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The paths of this machine at one moment."""
+
+    paths: tuple[Path, ...]
+    generation: int = 0
+    """Grows whenever the paths have changed."""
+    complete: bool = True
+    """False where the system tells names only.  Then there are no addresses, and the default
+    routes are guessed: every path but loopback has one of each family."""
+
+    def find(self, interface: str) -> Path | None:
+        """The path of the interface of that name."""
+        return next((path for path in self.paths if path.interface == interface), None)
+
+    def holder(self, address: str) -> Path | None:
+        """The path that has the local *address*."""
+        bare, _, interface = address.partition("%")
+        for path in self.paths:
+            if interface and path.interface != interface:
+                continue
+            if any(one.text.partition("%")[0] == bare for one in path.addresses):
+                return path
+        return None
+
+    @property
+    def network(self) -> str:
+        """The name of what this machine is attached to as a whole: the networks with a default
+        route; without any, all that are up."""
+        leading = [path.network for path in self.paths if path.default_routes and path.up]
+        return _short(leading or [path.network for path in self.paths if path.up])
+
+
+def survey() -> Survey:
+    """The paths of this machine now.  Not a switchpoint, and never waits.
+
+    Almost free while nothing changes.  The answer belongs to the network namespace that the
+    calling thread is in.
+    """
+    with _lock:
+        return _watched.survey()
+
+
+def forget_survey() -> None:
+    """Forget what `survey` remembers, and close the socket on which it hears of changes.  The next
+    call begins afresh."""
+    with _lock:
+        _watched.forget()
 
 
 def interfaces() -> list[tuple[str, InterfaceType]]:
     """The name and the type of each interface, in the system's order."""
-    return [(name, _type_of(_SYSTEM / name)) for _, name in socket.if_nameindex()]
+    return [(path.interface, path.type) for path in survey().paths]
 
 
-def _type_of(folder: Path) -> InterfaceType:
+# -- What is remembered --
+
+
+class _Watched:
+    """The last survey, and how to tell that it still holds."""
+
+    def __init__(self) -> None:
+        self._news: netlink.Notifications | None = None
+        self._last: Survey | None = None
+        self._where: Any = None
+        self._domains: Any = None
+        self._generation = 0
+
+    def survey(self) -> Survey:
+        where = _namespace()
+        if where != self._where:
+            self.forget()
+            self._where = where
+        domains = _domains_stamp()
+        if self._last is None or self._changed() or domains != self._domains:
+            self._domains = domains
+            self._renew()
+        assert self._last is not None
+        return self._last
+
+    def _changed(self) -> bool:
+        if self._news is None:
+            return True  # nobody tells: look each time
+        try:
+            return self._news.changed()
+        except OSError:
+            self.forget()
+            return True
+
+    def _renew(self) -> None:
+        if self._news is None:
+            try:
+                self._news = netlink.Notifications()  # first, so that nothing is missed
+            except OSError:
+                pass
+        try:
+            paths, complete = look(), True
+        except OSError:
+            paths, complete = _names_only(), False
+        last = self._last
+        if last is not None and (last.paths, last.complete) == (paths, complete):
+            return
+        self._generation += 1
+        self._last = Survey(paths, self._generation, complete)
+        default_history().attached({self._last.network, *(path.network for path in paths)})
+
+    def forget(self) -> None:
+        if self._news is not None:
+            self._news.close()
+        self._news = self._last = None
+
+
+_watched = _Watched()
+_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    """The notifications are the parent's, and another thread may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _watched.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _namespace() -> tuple[int, int] | None:
+    """Which network this thread sees."""
     try:
+        found = os.stat("/proc/thread-self/ns/net")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+# -- Looking --
+
+
+def look() -> tuple[Path, ...]:
+    """The paths of this machine, asked of the kernel now.  Raises OSError."""
+    links = netlink.links()
+    routes = netlink.wide_routes()
+    found = netlink.addresses()
+    return tuple(
+        path_of(
+            link,
+            [address for address in found if address.index == link.index],
+            [route for route in routes if route.index == link.index],
+        )
+        for link in links
+    )
+
+
+def path_of(
+    link: netlink.Link, addresses: Sequence[netlink.Address], routes: Sequence[netlink.Route]
+) -> Path:
+    """What the kernel says of one interface, as a `Path`."""
+    usable = [address for address in addresses if _is_usable(address)]
+    families = frozenset(
+        family
+        for family, ways in _EVERYWHERE.items()
+        if any(way <= _destinations(routes, family) for way in ways)
+    )
+    gateways = tuple(
+        sorted({route.gateway for route in routes if route.gateway and route.family in families})
+    )
+    return Path(
+        link.name,
+        _type_of(link),
+        tuple(_local_address(address, link.name) for address in usable),
+        bool(link.flags & _UP and link.flags & _RUNNING),
+        families,
+        gateways,
+        link.mtu,
+        _short([link.name, *sorted({_network(address) for address in usable}), *gateways]),
+        () if link.flags & _LOOPBACK else _pvds(link.index),
+        link.index,
+    )
+
+
+def _is_usable(address: netlink.Address) -> bool:
+    if address.flags & _DAD_FAILED:
+        return False
+    return not address.flags & _TENTATIVE or bool(address.flags & _OPTIMISTIC)
+
+
+def _destinations(routes: Iterable[netlink.Route], family: int) -> set[tuple[str, int]]:
+    return {(route.destination, route.prefix) for route in routes if route.family == family}
+
+
+def _local_address(address: netlink.Address, interface: str) -> LocalAddress:
+    v6 = address.family == socket.AF_INET6
+    scope = _SCOPES.get(address.scope, "global")
+    return LocalAddress(
+        f"{address.address}%{interface}" if v6 and scope == "link" else address.address,
+        address.family,
+        v6 and bool(address.flags & _TEMPORARY),  # to IPv4 this flag means something else
+        bool(address.flags & _DEPRECATED),
+        scope,
+        address.prefix,
+    )
+
+
+def _network(address: netlink.Address) -> str:
+    """The prefix that *address* is in; or, on a link of two ends, the other end."""
+    if address.peer and address.peer != address.address:
+        return f"{address.peer}/{address.prefix}"
+    bits = socket.inet_pton(address.family, address.address)
+    unused = 8 * len(bits) - address.prefix
+    number = int.from_bytes(bits, "big") >> unused << unused
+    return f"{socket.inet_ntop(address.family, number.to_bytes(len(bits), 'big'))}/{address.prefix}"
+
+
+def _short(what: Sequence[str]) -> str:
+    return hashlib.blake2s(
+        "\n".join(what).encode(errors="surrogateescape"), digest_size=6
+    ).hexdigest()
+
+
+def _type_of(link: netlink.Link) -> InterfaceType:
+    if link.kind in _TUNNELS:
+        return InterfaceType.TUNNEL
+    if link.kind in _CELLULAR:
+        return InterfaceType.CELLULAR
+    return _type_by_files(link.name, link.index) or _HARDWARE.get(
+        link.hardware, InterfaceType.OTHER
+    )
+
+
+def _type_by_files(name: str, index: int | None = None) -> InterfaceType | None:
+    """What only the system's files tell.  They may be another namespace's: *index* must agree."""
+    folder = _SYSTEM / name
+    try:
+        if index is not None and int((folder / "ifindex").read_text()) != index:
+            return None
         if "DEVTYPE=wwan" in (folder / "uevent").read_text():
             return InterfaceType.CELLULAR
-        if (folder / "wireless").exists() or (folder / "phy80211").exists():
-            return InterfaceType.WIFI
-        number = (folder / "type").read_text().strip()
-    except OSError:
-        return InterfaceType.OTHER
-    if number == "1":
-        return InterfaceType.WIRED
-    return _TYPES.get(number, InterfaceType.OTHER)
+    except (OSError, ValueError):
+        return None
+    if (folder / "wireless").exists() or (folder / "phy80211").exists():
+        return InterfaceType.WIFI
+    return None
+
+
+def _names_only() -> tuple[Path, ...]:
+    """What there is without netlink."""
+    found = []
+    for index, name in socket.if_nameindex():
+        try:
+            hardware = int((_SYSTEM / name / "type").read_text())
+        except (OSError, ValueError):
+            hardware = 772 if name in ("lo", "lo0") else 0
+        type_ = _type_by_files(name) or _HARDWARE.get(hardware, InterfaceType.OTHER)
+        leads = frozenset() if type_ is InterfaceType.LOOPBACK else frozenset(_EVERYWHERE)
+        path = Path(name, type_, default_routes=leads, pvds=_pvds(index), index=index)
+        found.append(replace(path, network=_short([name])))
+    return tuple(found)
+
+
+def _pvds(index: int) -> tuple[str, ...]:
+    """The domains that systemd has noted for an interface.  Linux tells nobody of provisioning
+    domains in Router Advertisements (RFC 8801)."""
+    found: list[str] = []
+    for folder in _DOMAINS:
+        try:
+            lines = File(folder, str(index)).read_text().splitlines()
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            name, _, value = line.partition("=")
+            if name in ("DOMAINS", "ROUTE_DOMAINS"):
+                found += [domain.strip("~.").lower() for domain in value.split()]
+    return tuple(dict.fromkeys(domain for domain in found if domain))
+
+
+def _domains_stamp() -> tuple[int, ...]:
+    """Changes when systemd has noted something: it replaces files."""
+    found = []
+    for folder in _DOMAINS:
+        try:
+            found.append(os.stat(folder).st_mtime_ns)
+        except OSError:
+            found.append(0)
+    return tuple(found)
+
+
+# -- Choosing --
 
 
 def choose_interfaces(
