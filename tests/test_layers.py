@@ -37,8 +37,10 @@ PYUV_IN = {"hub", "transports", "endpoints", "plugins"}
 PURE = [
     "engines/",
     "framers/",
+    "taps/answers",
     "taps/candidates",
     "taps/history",
+    "taps/ordering",
     "taps/racing",
     "taps/properties",
 ]

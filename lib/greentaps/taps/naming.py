@@ -1,25 +1,513 @@
 """From Endpoints to socket addresses (RFC 9623 section 4.2.1).
 
-Resolution happens when a Connection or a Listener is made and not before.  What a name server
-can make us try is bounded here.
+Resolution happens when a Connection or a Listener is made and not before: it tells name servers
+whom we want to talk to.  `resolve` is for a Connection: it delivers addresses while others are
+still being asked for.  `resolve_local` and `resolve_remote` wait for all.
+
+What may be used when is decided by `Answers`, in which order by `ordering`, and what asks is a
+`Resolver`: here are only the greenlets.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from ..errors import EstablishmentError, Reason, ResolutionError, TransportError
-from ..hub import Deadline
+from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
+from ..hub import (
+    Deadline,
+    Parked,
+    current_greenlet,
+    get_runner,
+    now,
+    resolution_error,
+    spawn,
+)
 from ..transports.handles import resolve_stream
+from .answers import AAAA, MAX_ADDRESSES, SERVICE, A, Answers, Found, Question, Release, Target
 from .candidates import interleave
-from .endpoint import Endpoint
+from .endpoint import Endpoint, RemoteEndpoint
+from .ordering import Past, sort_key
+from .ordering import interleave as alternate
+from .resolver import Resolver, default_resolver
+from .sources import SourceFinder, policy, source_address
 
-__all__ = ["MAX_ADDRESSES", "resolve_local", "resolve_remote"]
+__all__ = [
+    "MAX_ADDRESSES",
+    "Derived",
+    "News",
+    "Resolution",
+    "resolve",
+    "resolve_local",
+    "resolve_remote",
+]
 
-# How many addresses of one name are used (RFC 9623 section 12.2 asks for a bound).
-MAX_ADDRESSES = 64
+_KINDS = {socket.AF_INET6: AAAA, socket.AF_INET: A}
+_FAMILIES = {kind: family for family, kind in _KINDS.items()}
+BOTH_FAMILIES = frozenset(_KINDS)
+# RFC 6761 section 6.3: these are this machine, and no server is asked for them.
+_LOOPBACK = ("::1", "127.0.0.1")
+_NO_PORT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A socket address that a Remote Endpoint stands for (RFC 9623 section 4.1.1.1).
+
+    *hostname* is the name that certificates are checked against: the one that the application
+    gave, never one that a name server did.  *via* says how the address was found.  *group* is the
+    number of the service's target that it belongs to, 0 for the name itself: each target is a
+    branch, with addresses below it.  *alpn* has the protocols that the target says it speaks.
+    """
+
+    address: tuple[Any, ...]
+    hostname: str | None = None
+    via: str = "literal"
+    group: int = 0
+    alpn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What has become known of a Remote Endpoint.
+
+    *added* are addresses to try, best first; *removed* are socket addresses not to be tried any
+    more (attempts that run go on, RFC 8305 section 6).  *complete* says that nothing will follow;
+    *error* is then why there are no addresses, if there are none at all.  *order* has every
+    address that stands, in the order in which to try them: it says where late ones belong among
+    the untried.
+    """
+
+    added: tuple[Derived, ...] = ()
+    removed: tuple[tuple[Any, ...], ...] = ()
+    complete: bool = False
+    error: Exception | None = None
+    order: tuple[Derived, ...] = ()
+
+
+class History(Protocol):
+    """What of the past counts for the order of addresses (RFC 8305 section 4)."""
+
+    def rtt(self, network: str, address: str, *, now: float) -> float | None: ...
+    def used(self, network: str, address: str, *, now: float) -> bool: ...
+
+
+def resolve(
+    endpoint: RemoteEndpoint,
+    *,
+    interface: str | None = None,
+    families: frozenset[int] = BOTH_FAMILIES,
+    protocol: str = "tcp",
+    history: History | None = None,
+    network: str = "",
+    deadline: Deadline,
+    deliver: Callable[[News], None],
+    resolver: Resolver | None = None,
+) -> Resolution:
+    """Find the socket addresses of *endpoint*, and call *deliver* with what is found, each time
+    that there is something new (RFC 8305 section 3).
+
+    *interface* (str or None) is the one that will be used, and *network* tells what it is attached
+    to; *families* has AF_INET, AF_INET6 or both; *protocol* is what carries the service, ``"tcp"``
+    or ``"udp"``; *history* is what is remembered of addresses, per network.  *resolver* is None
+    for the default one.
+
+    An address in the Endpoint is delivered before this returns, and so is ``localhost``.  For a
+    name, *deliver* is called in a greenlet of its own, where it may block, and the last `News` is
+    `complete`, at the latest at the *deadline*.  Not a switchpoint itself.
+
+    Returns an object with ``cancel()``, after which nothing is delivered.  Raises
+    EstablishmentError (InvalidConfiguration) if the Endpoint has no name or address, or no port
+    or service.
+    """
+    _check_remote(endpoint)
+    made = Resolution(
+        endpoint,
+        interface=interface,
+        families=families,
+        protocol=protocol,
+        history=history,
+        network=network,
+        deadline=deadline,
+        deliver=deliver,
+        resolver=resolver or default_resolver(),
+    )
+    made._begin()
+    return made
+
+
+class Resolution:
+    """One Remote Endpoint that is being resolved.  Made by `resolve`."""
+
+    def __init__(
+        self,
+        endpoint: RemoteEndpoint,
+        *,
+        interface: str | None,
+        families: frozenset[int],
+        protocol: str,
+        history: History | None,
+        network: str,
+        deadline: Deadline,
+        deliver: Callable[[News], None],
+        resolver: Resolver,
+    ) -> None:
+        self._endpoint = endpoint
+        self._interface = interface
+        self._kinds = tuple(kind for family, kind in _KINDS.items() if family in families)
+        self._protocol = protocol
+        self._history = history
+        self._network = network
+        self._deadline = deadline
+        self._deliver = deliver
+        self._resolver = resolver
+        self._finder = SourceFinder(interface)
+        self._keys: dict[tuple[Any, ...], tuple[float, ...]] = {}
+        self._stands: dict[Found, tuple[Any, ...]] = {}
+        self._delivered: dict[tuple[Any, ...], Derived] = {}
+        self._asking: dict[Question, Any] = {}
+        self._greenlet: Any = None
+        self._news: Parked[None] | None = None
+        self._told = False
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Ask nothing more, and deliver nothing more.  Harmless to repeat; never switches."""
+        self._cancelled = True
+        self._stop_asking()
+        greenlet = self._greenlet
+        if greenlet is not None and greenlet is not current_greenlet():
+            greenlet.kill(block=False)
+
+    # -- What needs no question --
+
+    def _begin(self) -> None:
+        host = self._endpoint.ip_address or self._endpoint.hostname or ""
+        name = host.lower().removesuffix(".")
+        if name == "localhost" or name.endswith(".localhost"):
+            self._begin_here()
+            return
+        literal = _literal(host)
+        if literal is None and self._kinds:
+            self._greenlet = spawn(self._run, self._answers())
+            return
+        port = self._port()
+        if port is None:
+            self._end(_unknown_service(self._endpoint, self._protocol))
+        elif isinstance(literal, ResolutionError):
+            self._end(literal)
+        elif literal is None or _kind(literal[0]) not in self._kinds:
+            self._end(self._no_family())
+        else:
+            self._deliver_all([(literal[0], port, *literal[2:])], "literal")
+
+    def _begin_here(self) -> None:
+        port = self._port()
+        if port is None:
+            self._end(_unknown_service(self._endpoint, self._protocol))
+            return
+        mine = [
+            (address, port, 0, 0) if ":" in address else (address, port)
+            for address in _LOOPBACK
+            if _kind(address) in self._kinds
+        ]
+        # A machine without IPv6 has no ::1 either.
+        usable = [address for address in mine if source_address(address) is not None]
+        self._deliver_all(usable or mine, "localhost")
+
+    def _deliver_all(self, addresses: Sequence[tuple[Any, ...]], via: str) -> None:
+        found = tuple(Derived(address, self._endpoint.hostname, via) for address in addresses)
+        self._deliver(News(added=found, complete=True, order=found))
+
+    def _end(self, error: Exception) -> None:
+        self._deliver(News(complete=True, error=error))
+
+    def _no_family(self) -> ResolutionError:
+        made = ResolutionError(
+            "no address of a family that may be used", address=_shown(self._endpoint)
+        )
+        made.code = socket.EAI_ADDRFAMILY
+        return made
+
+    def _port(self) -> int | None:
+        """The port, as the Endpoint or this machine's table of services says."""
+        return _port_of(self._endpoint, self._protocol)
+
+    # -- What does --
+
+    def _run(self, answers: Answers) -> None:
+        try:
+            complete = False
+            while not (complete or self._cancelled):
+                news = self._next(answers)
+                if news is not None:
+                    complete = news.complete
+                    self._deliver(news)
+        finally:
+            self._stop_asking()
+
+    def _next(self, answers: Answers) -> News | None:
+        """Ask, wait, and look whether there is something new.  A switchpoint."""
+        try:
+            for question in answers.ask():
+                self._asking[question] = spawn(self._ask, answers, question)
+            self._wait(answers.wake_at)
+            if self._deadline.passed():
+                self._give_up(answers)
+            release = answers.take(now())
+            return None if release is None else self._news_of(release, answers)
+        except Exception as error:  # of a resolver or a history of others: no reason to hang
+            return News(complete=True, error=error)
+
+    def _answers(self) -> Answers:
+        end = self._endpoint
+        port = self._port()
+        service = None
+        if end.port is None and end.service is not None and not end.service.isdecimal():
+            service = self._resolver.asks_for(end.service)
+        base = Target(end.hostname or "", _NO_PORT if port is None else port)
+        return Answers(base, self._kinds, service)
+
+    def _wait(self, wake_at: float | None) -> None:
+        """Until something was told, or the time has come for something."""
+        if not self._told:
+            limits = [
+                limit
+                for limit in (
+                    self._deadline.left(),
+                    None if wake_at is None else max(wake_at - now(), 0.0),
+                )
+                if limit is not None
+            ]
+            self._news = Parked(get_runner())
+            try:
+                self._news.wait(min(limits) if limits else None)
+            except Timeout:
+                pass
+            finally:
+                self._news = None
+        self._told = False
+
+    def _ask(self, answers: Answers, question: Question) -> None:
+        try:
+            if question.kind == SERVICE:
+                answers.tell_targets(self._ask_for_targets(question.target), now())
+            else:
+                answers.tell(question, self._ask_for_addresses(question), now())
+        except Exception as error:
+            if question.kind == SERVICE and getattr(error, "code", None) == socket.EAI_SERVICE:
+                answers.refuse(error)
+            else:
+                answers.fail(question, error, now())
+        self._asking.pop(question, None)
+        self._told = True
+        if self._news is not None:
+            self._news.finish(None)
+
+    def _ask_for_targets(self, base: Target) -> Sequence[Target]:
+        return self._resolver.targets(
+            base.name,
+            self._endpoint.service or "",
+            self._protocol,
+            None if base.port == _NO_PORT else base.port,
+            interface=self._interface,
+            network=self._network,
+        )
+
+    def _ask_for_addresses(self, question: Question) -> Iterable[str]:
+        if question.target.port == _NO_PORT:
+            raise _unknown_service(self._endpoint, self._protocol)
+        family = _FAMILIES[question.kind]
+        found = self._resolver.addresses(
+            question.target.name, family, interface=self._interface, network=self._network
+        )
+        return (address for address in found if _is_usable(address, family))
+
+    def _give_up(self, answers: Answers) -> None:
+        """The time is over: nothing that is still being asked counts."""
+        late = list(self._asking)
+        self._stop_asking()
+        error = TransportError(
+            f"the resolution of {self._endpoint.hostname!r} timed out",
+            errno.ETIMEDOUT,
+            _shown(self._endpoint),
+        )
+        for question in sorted(late, key=lambda question: question.kind != SERVICE):
+            answers.fail(question, error, now())
+        for question in answers.ask():
+            answers.fail(question, error, now())
+
+    def _stop_asking(self) -> None:
+        while self._asking:
+            _, greenlet = self._asking.popitem()
+            greenlet.kill(block=False)
+
+    # -- What is told --
+
+    def _news_of(self, release: Release, answers: Answers) -> News | None:
+        for found in release.removed:
+            del self._stands[found]
+        for found in release.added:
+            self._stands[found] = self._socket_address(found)
+        order = self._order(answers)
+        stands = {derived.address: derived for derived in order}
+        added = tuple(one for one in order if one.address not in self._delivered)
+        removed = tuple(address for address in self._delivered if address not in stands)
+        self._delivered = stands
+        if not (added or removed or release.complete):
+            return None
+        error = None
+        if release.complete and not stands:
+            error = self._failure(answers.errors)
+        return News(added, removed, release.complete, error, order)
+
+    def _order(self, answers: Answers) -> tuple[Derived, ...]:
+        """All that stands: the targets in their order, and in each the addresses by RFC 6724, the
+        families alternating, and those that there is no way to last."""
+        groups: dict[int, list[Found]] = {}
+        for found in self._stands:
+            groups.setdefault(found.target.group, []).append(found)
+        ordered: dict[tuple[Any, ...], Derived] = {}
+        for target in answers.order():
+            members = groups.get(target.group, [])
+            members.sort(key=self._key)
+            usable = [found for found in members if len(self._key(found)) > 1]
+            for found in alternate(usable, _is_v6) + members[len(usable) :]:
+                address = self._stands[found]
+                ordered.setdefault(address, self._derived(found, address))
+        return tuple(ordered.values())
+
+    def _key(self, found: Found) -> tuple[float, ...]:
+        address = self._stands[found]
+        key = self._keys.get(address)
+        if key is None:
+            source = self._finder.find(address)
+            key = self._keys[address] = sort_key(address[0], source, self._past(address), policy())
+        return key
+
+    def _past(self, address: tuple[Any, ...]) -> Past:
+        if self._history is None:
+            return Past()
+        return Past(
+            self._history.rtt(self._network, address[0], now=now()),
+            self._history.used(self._network, address[0], now=now()),
+        )
+
+    def _derived(self, found: Found, address: tuple[Any, ...]) -> Derived:
+        target = found.target
+        via = f"{target.origin} {found.kind}" if target.origin else found.kind
+        return Derived(address, self._endpoint.hostname, via, target.group, target.alpn)
+
+    def _socket_address(self, found: Found) -> tuple[Any, ...]:
+        host, _, zone = found.address.partition("%")
+        if found.kind == A:
+            return (host, found.target.port)
+        # A link-local address is on the interface that is used, if no zone says otherwise.
+        if not zone and self._interface is not None and _is_link_local(host):
+            zone = self._interface
+        return (host, found.target.port, 0, _scope_id(zone))
+
+    def _failure(self, errors: Sequence[Exception]) -> Exception:
+        """Of several reasons the one that says most: no time and no answer before no address."""
+        if not errors:
+            host = self._endpoint.hostname
+            nothing = socket.gaierror(socket.EAI_NODATA, "the name has no address")
+            return resolution_error(host, _shown(self._endpoint)[1], nothing)
+        return min(errors, key=lambda error: getattr(error, "code", None) in _NEGATIVE)
+
+
+# What a resolver says of a name that is not there, or has no address of the family.
+_NEGATIVE = (socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY)
+
+
+def _is_v6(found: Found) -> bool:
+    return found.kind == AAAA
+
+
+def _kind(address: str) -> str:
+    return AAAA if ":" in address else A
+
+
+def _is_link_local(address: str) -> bool:
+    return 0xFE80 <= int(address.partition(":")[0] or "0", 16) <= 0xFEBF
+
+
+def _is_usable(address: str, family: int) -> bool:
+    """Whether a name may stand for *address*.  Not for one that means "here" to the kernel without
+    being this machine's, nor for an IPv4 address in disguise (RFC 4291 section 2.5.5.2)."""
+    try:
+        packed = socket.inet_pton(family, address.partition("%")[0])
+    except OSError:
+        return False
+    if family == socket.AF_INET:
+        return packed[0] != 0
+    return not packed.startswith((bytes(15) + b"\0", bytes(10) + b"\xff\xff"))
+
+
+def _scope_id(zone: str) -> int:
+    if not zone or zone.isdecimal():
+        return int(zone or 0)
+    try:
+        return socket.if_nametoindex(zone)
+    except OSError:
+        return 0
+
+
+def _literal(host: str) -> tuple[Any, ...] | ResolutionError | None:
+    """The socket address, with port 0, that *host* is the text of; None if it is a name; the error
+    if it is neither."""
+    if ":" not in host and not host[:1].isdigit():
+        return None
+    try:
+        found = socket.getaddrinfo(host, None, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError) as error:
+        return resolution_error(host, None, error) if ":" in host else None
+    return found[0][4]
+
+
+def _port_of(endpoint: Endpoint, protocol: str) -> int | None:
+    """The port of *endpoint*; None if it has a service that this machine does not know."""
+    if endpoint.port is not None:
+        return endpoint.port
+    service = endpoint.service or ""
+    if service.isdecimal():
+        return int(service)
+    try:
+        return socket.getservbyname(service, protocol)
+    except OSError:
+        return None
+
+
+def _shown(endpoint: Endpoint) -> tuple[Any, Any]:
+    """An Endpoint as errors name it: what was to be looked up, and for which port or service."""
+    port = endpoint.port if endpoint.port is not None else endpoint.service
+    return (endpoint.hostname or endpoint.ip_address, port)
+
+
+def _unknown_service(endpoint: Endpoint, protocol: str) -> ResolutionError:
+    made = ResolutionError(
+        f"no port is known for the service {endpoint.service!r} over {protocol}",
+        address=_shown(endpoint),
+    )
+    made.code = socket.EAI_SERVICE
+    return made
+
+
+def _check_remote(endpoint: Endpoint) -> None:
+    """Raise EstablishmentError unless *endpoint* says whom to connect to."""
+    if endpoint.hostname is None and endpoint.ip_address is None:
+        raise EstablishmentError(
+            f"a Remote Endpoint needs a host name or an address: {endpoint!r}",
+            Reason.INVALID_CONFIGURATION,
+        )
+    if endpoint.port is None and endpoint.service is None:
+        raise EstablishmentError(
+            f"a Remote Endpoint needs a port or a service: {endpoint!r}",
+            Reason.INVALID_CONFIGURATION,
+        )
 
 
 def resolve_remote(
@@ -33,16 +521,7 @@ def resolve_remote(
     found: list[tuple[Any, str | None]] = []
     failures: list[tuple[Endpoint, BaseException]] = []
     for endpoint in endpoints:
-        if endpoint.hostname is None and endpoint.ip_address is None:
-            raise EstablishmentError(
-                f"a Remote Endpoint needs a host name or an address: {endpoint!r}",
-                Reason.INVALID_CONFIGURATION,
-            )
-        if endpoint.port is None and endpoint.service is None:
-            raise EstablishmentError(
-                f"a Remote Endpoint needs a port or a service: {endpoint!r}",
-                Reason.INVALID_CONFIGURATION,
-            )
+        _check_remote(endpoint)
         try:
             names = _resolve(endpoint, 0, deadline)
         except TransportError as error:
