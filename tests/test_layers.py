@@ -40,7 +40,9 @@ PURE = [
     "taps/answers",
     "taps/candidates",
     "taps/history",
+    "taps/explaining",
     "taps/ordering",
+    "taps/policy",
     "taps/racing",
     "taps/properties",
 ]

@@ -237,10 +237,13 @@ class EstablishmentError(TapsError):
 
     `attempts` is a tuple of ``(candidate, error)`` pairs in the order of the attempts: what was
     tried and why each failed.  Where several attempts failed, ``__cause__`` is an
-    `ExceptionGroup` of their errors; where one did, it is that error.
+    `ExceptionGroup` of their errors; where one did, it is that error.  `history` is an
+    `Explanation` with the fate of every candidate, also of those that were cut or not started; None
+    if it did not come to candidates.
     """
 
     attempts: tuple[tuple[Any, BaseException], ...]
+    history: Any = None
 
     def __init__(
         self,

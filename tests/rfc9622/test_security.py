@@ -29,13 +29,15 @@ from greentaps import (
     Reason,
     RemoteEndpoint,
     SecurityParameters,
+    SystemPolicy,
     TlsError,
     TransportProperties,
+    set_system_policy,
 )
 from greentaps.certificates import CertificateAuthority
 from greentaps.plugins import Attempt, register, unregister
 from greentaps.plugins.tls import Tls
-from greentaps.taps import setup
+from greentaps.taps import choosing
 from greentaps.taps.properties import UnknownPropertyError
 from OpenSSL import SSL
 from taps.helpers import (
@@ -260,7 +262,7 @@ def plain_peer(listener: gsocket.socket, reaction: str) -> bytes:
 def test_opportunistic_with_a_peer_without_tls(
     monkeypatch: pytest.MonkeyPatch, reaction: str
 ) -> None:
-    monkeypatch.setattr(setup, "OPPORTUNITY", 0.2)
+    monkeypatch.setattr(choosing, "OPPORTUNITY", 0.2)
     with plain_listener() as listener:
         peer = gevent.spawn(plain_peer, listener, reaction)
         with Stopwatch() as took:
@@ -1250,8 +1252,15 @@ def test_a_parameter_may_narrow_the_choice(keyless: KeylessTls) -> None:
         error = failure(port, security)
         return sorted(str(candidate).split()[0] for candidate, _ in error.attempts)
 
-    assert tried(SecurityParameters()) == ["keyless/tcp", "tls/tcp"]
-    assert tried(SecurityParameters().set_pre_shared_key(PSK_KEY, "me")) == ["tls/tcp"]
+    with_key = SecurityParameters().set_pre_shared_key(PSK_KEY, "me")
+    assert tried(SecurityParameters()) == ["tls/tcp"]  # other security is no alternative
+    assert tried(with_key) == ["tls/tcp"]
+    set_system_policy(SystemPolicy(equivalent_security=[("keyless", "tls")]))
+    try:
+        assert tried(SecurityParameters()) == ["keyless/tcp", "tls/tcp"]
+        assert tried(with_key) == ["tls/tcp"]
+    finally:
+        set_system_policy(None)
 
 
 @pytest.mark.rfc("SP-21", "A-02", "A-11")

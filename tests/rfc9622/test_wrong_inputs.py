@@ -5,6 +5,7 @@ What is wrong is said at once, in Python's own terms, and nothing has happened.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -152,7 +153,8 @@ def test_half_a_remote_endpoint(end: RemoteEndpoint, wait: bool) -> None:
         with pytest.raises(EstablishmentError):
             made.initiate()
     else:
-        made.initiate(wait=False)
+        with contextlib.suppress(EstablishmentError):
+            made.initiate(wait=False)
     until(lambda: failures)
     assert failures[0].reason.value == "InvalidConfiguration"
 

@@ -11,7 +11,6 @@ from greentaps.plugins import ALWAYS, EITHER, NEVER, Plugin, find, offer, stacks
 from greentaps.taps.candidates import (
     Candidate,
     choose_stacks,
-    gather,
     interleave,
     plugins_of,
 )
@@ -128,19 +127,6 @@ def test_more_preferences_met_come_first_and_avoid_breaks_ties(
             assert among.index(first) < among.index(second)
 
 
-@pytest.mark.rfc("A-13", "TP-05", "SH-05", "BR-10")
-def test_a_thousand_times_the_same() -> None:
-    properties = TransportProperties().prefer("keepAlive").avoid("softErrorNotify")
-    properties.no_preference("reliability").no_preference("preserveOrder")
-    properties.no_preference("congestionControl").set("safelyReplayable", True)
-    remotes = [((f"192.0.2.{number}", 1), None) for number in range(5)]
-    found = {
-        tuple(map(str, gather(choose_stacks(properties, stacks(), secured=False), remotes, [])))
-        for _ in range(1000)
-    }
-    assert len(found) == 1
-
-
 @pytest.mark.rfc("BR-09", "P-06", "TT-01")
 def test_with_the_defaults_tcp_is_it() -> None:
     assert names(choose_stacks(TransportProperties(), stacks(), secured=False)) == ["tcp"]
@@ -220,32 +206,6 @@ def test_interleaving_keeps_all_and_alternates(addresses: list[Any]) -> None:
     few = min(sum(one in V4 for one in addresses), sum(one in V6 for one in addresses))
     for one, two in pairwise(mixed[: 2 * few]):
         assert (one in V4) is not (two in V4)
-
-
-@pytest.mark.rfc("CT-04", "CG-01")
-@given(
-    st.lists(st.sampled_from(V4 + V6), max_size=6),
-    st.lists(st.sampled_from(V4 + V6), max_size=4),
-    st.integers(1, 3),
-)
-def test_gathering(remotes: list[Any], locals_: list[Any], count: int) -> None:
-    chosen = [(made(f"p{number}"),) for number in range(count)]
-    found = gather(chosen, [(remote, "name") for remote in remotes], locals_)
-    # Stacks first, then addresses.
-    order = [chosen.index(candidate.stack) for candidate in found]
-    assert order == sorted(order)
-    for candidate in found:
-        assert candidate.hostname == "name"
-        if locals_:
-            assert (":" in candidate.local[0]) is (":" in candidate.remote[0])
-        else:
-            assert candidate.local is None
-    pairs = sum(
-        not locals_ or (":" in here[0]) is (":" in there[0])
-        for there in remotes
-        for here in locals_ or [None]
-    )
-    assert len(found) == pairs * count
 
 
 @pytest.mark.rfc("CT-02")

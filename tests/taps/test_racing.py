@@ -1,46 +1,116 @@
-"""The race, in virtual time, to the exact moment."""
+"""The race over a tree, in virtual time, to the exact moment."""
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from time import process_time
+from typing import Any
 
 import pytest
-from greentaps.taps.racing import ATTEMPT_DELAY, Race
+from greentaps.plugins import find
+from greentaps.taps.candidates import Branch, Candidate, Node
+from greentaps.taps.policy import ATTEMPT_DELAY, RaceMode, SystemPolicy
+from greentaps.taps.racing import PREPARATION, Order, Race, Verb
 from hypothesis import given
 from hypothesis import strategies as st
 
 Ends = list[tuple[float, bool]]  # of each candidate: how long it takes, whether it succeeds
 
+TCP = (find("tcp"),)
+
+
+def leaf(parent: Node, name: str = "192.0.2.1", *, cut: str | None = None) -> Node:
+    return Node(parent, name, cut=cut, candidate=Candidate(TCP, (name, 1)))
+
+
+def inner(parent: Node | None, branch: Branch, what: str = "", *, unresolved: bool = False) -> Node:
+    return Node(parent, what, branch, unresolved=unresolved)
+
+
+def flat(count: int) -> Node:
+    """A root with so many leaves, whose indexes count from 1."""
+    root = inner(None, Branch.ENDPOINTS)
+    for number in range(count):
+        leaf(root, f"192.0.2.{number}")
+    return root
+
+
+@dataclass
+class World:
+    """What happens to each node: leaves take a while and then succeed or fail; names are answered
+    by (when, addresses, complete)."""
+
+    race: Race
+    ends: Callable[[Node], tuple[float, bool]]
+    answers: Callable[[Node], Iterable[tuple[float, list[str], bool]]] = lambda node: ()
+    now: float = 0.0
+    starts: list[tuple[float, Node]] = field(default_factory=list)
+    asked: list[tuple[float, Node]] = field(default_factory=list)
+    cancelled: list[Node] = field(default_factory=list)
+    coming: list[tuple[float, int, Node, Any]] = field(default_factory=list)
+    count: int = 0
+
+    def later(self, seconds: float, node: Node, what: Any) -> None:
+        self.count += 1
+        heapq.heappush(self.coming, (self.now + seconds, self.count, node, what))
+
+    def obey(self, orders: Sequence[Order]) -> None:
+        for verb, node in orders:
+            if verb is Verb.ATTEMPT:
+                self.starts.append((self.now, node))
+                seconds, good = self.ends(node)
+                self.later(seconds, node, good)
+            elif verb is Verb.DERIVE:
+                self.asked.append((self.now, node))
+                for seconds, names, complete in self.answers(node):
+                    self.later(seconds, node, (names, complete))
+            else:
+                self.cancelled.append(node)
+
+    def run(self) -> Node | None:
+        race = self.race
+        self.obey(race.start(self.now))
+        while not race.over:
+            wake_at = race.wake_at
+            if wake_at is not None and (not self.coming or wake_at <= self.coming[0][0]):
+                self.now = wake_at
+                self.obey(race.wake(self.now))
+                continue
+            assert self.coming, "a race that nothing can end"
+            self.now, _, node, what = heapq.heappop(self.coming)
+            if what is True:
+                self.obey(race.succeeded(node, self.now))
+            elif what is False:
+                self.obey(race.failed(node, self.now, OSError("no")))
+            else:
+                names, complete = what
+                if complete and not names and not node.children:
+                    self.obey(race.failed(node, self.now, OSError("no such name")))
+                    continue
+                added = [leaf(node, name) for name in names]
+                self.obey(race.derived(node, added, self.now, complete=complete))
+        return race.winner
+
+    def times(self) -> list[tuple[float, str]]:
+        return [(round(when, 6), node.number) for when, node in self.starts]
+
 
 def run(
     ends: Ends, delay: float = ATTEMPT_DELAY
 ) -> tuple[list[tuple[float, int]], float, int | None]:
-    """Run a race; when each candidate started, when it was over, and who won."""
-    race = Race(len(ends), delay)
-    starts: list[tuple[float, int]] = []
-    running: list[tuple[float, int]] = []
+    """Run a race of leaves; when each candidate started, when it was over, and who won."""
+    root = flat(len(ends))
+    race = Race(root, delay=lambda parent, child: delay)
+    world = World(race, lambda node: ends[node.index - 1])
+    winner = world.run()
+    starts = [(when, node.index - 1) for when, node in world.starts]
+    return starts, world.now, None if winner is None else winner.index - 1
 
-    def start(indexes: list[int]) -> None:
-        for index in indexes:
-            starts.append((now, index))
-            heapq.heappush(running, (now + ends[index][0], index))
 
-    now = 0.0
-    start(race.start(now))
-    while not race.over:
-        wake_at = race.wake_at
-        if wake_at is not None and (not running or wake_at <= running[0][0]):
-            now = wake_at
-            start(race.wake(now))
-            continue
-        now, index = heapq.heappop(running)
-        if ends[index][1]:
-            race.succeeded(index)
-            return starts, now, index
-        start(race.failed(index, now))
-    return starts, now, None
+# -- One branch --
 
 
 @pytest.mark.rfc("CR-02", "HE-03", "HE-10", "CR-05")
@@ -69,6 +139,13 @@ def test_a_late_failure_starts_the_next_one_too() -> None:
 def test_the_first_to_succeed_wins_although_it_started_late() -> None:
     _, now, winner = run([(5.0, True), (0.1, True)])
     assert (now, winner) == (0.35, 1)
+
+
+@pytest.mark.rfc("CR-08")
+def test_refusals_cost_a_round_trip_each_and_no_delay() -> None:
+    starts, now, winner = run([(0.01, False)] * 3 + [(0.01, True)])
+    assert starts == [(0.0, 0), (0.01, 1), (0.02, 2), (0.03, 3)]
+    assert (now, winner) == (0.04, 3)
 
 
 @pytest.mark.rfc("DN-01", "DN-02")
@@ -100,38 +177,374 @@ def test_any_race(ends: Ends, delay: float) -> None:
 
 
 def test_the_winner_stops_the_others() -> None:
-    race = Race(4)
+    root = flat(4)
+    race = Race(root)
     race.start(0.0)
     race.wake(0.25)
     race.wake(0.5)
-    assert race.succeeded(1) == [0, 2]
+    first, second, third, _ = root.children
+    assert race.succeeded(second, 0.6) == [(Verb.CANCEL, first), (Verb.CANCEL, third)]
     assert race.over
+    assert race.winner is second
     assert race.wake_at is None
-    assert race.failed(0, 0.6) == []
+    assert race.failed(first, 0.6) == []
+    assert race.succeeded(third, 0.6) == []
     assert race.wake(9.0) == []
+    assert [(moment.what, moment.node.index) for moment in race.story] == [
+        ("begun", 1), ("begun", 2), ("begun", 3), ("won", 2), ("stopped", 1), ("stopped", 3),
+    ]  # fmt: skip
 
 
 def test_waking_early_starts_nothing() -> None:
-    race = Race(2, 1.0)
-    assert race.start(10.0) == [0]
+    root = flat(2)
+    race = Race(root, delay=lambda parent, child: 1.0)
+    assert race.start(10.0) == [(Verb.ATTEMPT, root.children[0])]
     assert race.wake(10.5) == []
     assert race.wake_at == 11.0
-    assert race.wake(11.0) == [1]
+    assert race.wake(11.0) == [(Verb.ATTEMPT, root.children[1])]
     assert race.wake_at is None
 
 
 @pytest.mark.rfc("DN-01")
 def test_a_race_of_none_is_over() -> None:
-    race = Race(0)
+    race = Race(flat(0))
     assert race.start(0.0) == []
     assert race.over
 
 
+def test_what_was_cut_is_never_started() -> None:
+    root = inner(None, Branch.ENDPOINTS)
+    for number in range(4):
+        leaf(root, f"192.0.2.{number}", cut="no" if number % 2 else None)
+    world = World(Race(root), lambda node: (9.0, False))
+    world.run()
+    assert [node.index for _, node in world.starts] == [1, 3]
+
+
 def test_not_over_while_somebody_runs_or_waits() -> None:
-    race = Race(2)
+    root = flat(2)
+    race = Race(root)
     assert not race.over
     race.start(0.0)
-    assert race.failed(0, 0.0) == [1]
+    assert race.failed(root.children[0], 0.0) == [(Verb.ATTEMPT, root.children[1])]
     assert not race.over
-    assert race.failed(1, 1.0) == []
+    assert race.failed(root.children[1], 1.0) == []
     assert race.over
+
+
+def test_giving_up_stops_all() -> None:
+    root = flat(3)
+    race = Race(root)
+    race.start(0.0)
+    race.wake(0.25)
+    assert race.give_up(0.3) == [(Verb.CANCEL, root.children[0]), (Verb.CANCEL, root.children[1])]
+    assert race.over
+    assert race.winner is None
+
+
+# -- Modes --
+
+
+@pytest.mark.rfc("CR-01")
+def test_simultaneous() -> None:
+    root = flat(5)
+    race = Race(root, modes={Branch.ENDPOINTS: RaceMode.SIMULTANEOUS})
+    world = World(race, lambda node: (float(node.index), node.index == 4))
+    assert world.run() is root.children[3]
+    assert [when for when, _ in world.starts] == [0.0] * 5
+    assert world.cancelled == [root.children[4]]
+
+
+@pytest.mark.rfc("CR-03")
+def test_failover_waits_for_the_failure() -> None:
+    root = flat(3)
+    race = Race(root, modes={Branch.ENDPOINTS: RaceMode.FAILOVER})
+    world = World(race, lambda node: (5.0, node.index == 3))
+    world.run()
+    assert world.times() == [(0.0, "1.1"), (5.0, "1.2"), (10.0, "1.3")]
+
+
+@pytest.mark.rfc("CR-03", "DN-02")
+def test_failover_of_branches_waits_until_all_children_have_failed() -> None:
+    root = inner(None, Branch.STACKS)
+    for _ in range(2):
+        stack = inner(root, Branch.ENDPOINTS)
+        for _ in range(2):
+            leaf(stack)
+    race = Race(root, modes={Branch.STACKS: RaceMode.FAILOVER})
+    world = World(race, lambda node: (1.0, False))
+    assert world.run() is None
+    assert world.times() == [(0.0, "1.1.1"), (0.25, "1.1.2"), (1.25, "1.2.1"), (1.5, "1.2.2")]
+
+
+# -- Trees --
+
+
+def two_paths() -> Node:
+    """Two paths, each with a stack and two addresses."""
+    root = inner(None, Branch.PATHS)
+    for _ in range(2):
+        path = inner(root, Branch.STACKS)
+        stack = inner(path, Branch.ENDPOINTS)
+        for _ in range(2):
+            leaf(stack)
+    return root
+
+
+@pytest.mark.rfc("CR-04", "CT-03", "TT-08")
+def test_each_parent_has_its_own_timer() -> None:
+    """The first path is dead: its second address starts by one timer, and the second path by
+    another, which runs from the last attempt on the first path."""
+    delays = {Branch.PATHS: 0.4, Branch.ENDPOINTS: 0.25}
+    race = Race(two_paths(), delay=lambda parent, child: delays[parent.branch])  # type: ignore[index]
+    world = World(race, lambda node: (0.05, True) if node.number == "1.2.1.1" else (99.0, False))
+    winner = world.run()
+    assert world.times() == [(0.0, "1.1.1.1"), (0.25, "1.1.1.2"), (0.65, "1.2.1.1")]
+    assert winner is not None
+    assert winner.number == "1.2.1.1"
+    assert world.now == pytest.approx(0.7)
+
+
+@pytest.mark.rfc("CT-11", "DN-02")
+def test_success_and_failure_climb() -> None:
+    race = Race(two_paths())
+    world = World(race, lambda node: (0.01, node.number == "1.2.1.2"))
+    winner = world.run()
+    assert winner is not None
+    assert winner.number == "1.2.1.2"
+    # A path fails when its last address has, and the next one starts at that moment.
+    assert world.times() == [
+        (0.0, "1.1.1.1"), (0.01, "1.1.1.2"), (0.02, "1.2.1.1"), (0.03, "1.2.1.2"),
+    ]  # fmt: skip
+
+
+def named(*children: int) -> tuple[Node, Node]:
+    """A root, and a node below it whose name is not resolved."""
+    root = inner(None, Branch.ENDPOINTS)
+    return root, inner(root, Branch.ENDPOINTS, "name", unresolved=True)
+
+
+@pytest.mark.rfc("HE-07", "HE-12", "TT-07")
+def test_late_addresses_join_the_untried() -> None:
+    root, name = named()
+    race = Race(root)
+    world = World(
+        race,
+        lambda node: (9.0, False),
+        lambda node: [(0.02, ["192.0.2.1", "192.0.2.2"], False), (0.1, ["2001:db8::1"], True)],
+    )
+    world.run()
+    assert world.asked == [(0.0, name)]
+    assert world.times() == [(0.02, "1.1.1"), (0.27, "1.1.2"), (0.52, "1.1.3")]
+
+
+@pytest.mark.rfc("HE-12")
+def test_a_place_decides_where_late_ones_go() -> None:
+    root, name = named()
+    race = Race(root)
+    race.start(0.0)
+    first, second = leaf(name), leaf(name)
+    race.derived(name, [first, second], 0.0, complete=False)
+    late = leaf(name)
+    second.place = 2
+    late.place = 1
+    race.derived(name, [late], 0.1, complete=True)
+    assert race.wake(0.25) == [(Verb.ATTEMPT, late)]
+    assert race.wake(0.5) == [(Verb.ATTEMPT, second)]
+
+
+@pytest.mark.rfc("HE-12")
+def test_an_address_that_goes_is_dropped_unless_it_has_begun() -> None:
+    root, name = named()
+    race = Race(root)
+    race.start(0.0)
+    first, second, third = leaf(name), leaf(name), leaf(name)
+    race.derived(name, [first, second, third], 0.0, complete=False)
+    race.derived(name, [], 0.1, removed=[first, second], complete=True)
+    assert race.wake(0.25) == [(Verb.ATTEMPT, third)]
+    race.succeeded(first, 0.3)
+    assert race.winner is first
+
+
+def test_after_the_last_known_one_failed_the_rest_of_the_answers_counts() -> None:
+    root, name = named()
+    race = Race(root)
+    world = World(
+        race,
+        lambda node: (0.01, node.index == 2),
+        lambda node: [(0.0, ["192.0.2.1"], False), (3.0, ["2001:db8::1"], True)],
+    )
+    winner = world.run()
+    assert winner is name.children[1]
+    assert world.times() == [(0.0, "1.1.1"), (3.0, "1.1.2")]
+
+
+@pytest.mark.parametrize("before", [[], ["192.0.2.1"]])
+def test_a_name_without_more_addresses_ends(before: list[str]) -> None:
+    root, _ = named()
+    world = World(
+        Race(root),
+        lambda node: (0.01, False),
+        lambda node: [(0.0, before, False), (1.0, [], True)],
+    )
+    assert world.run() is None
+    assert world.now == 1.0
+
+
+def test_a_failed_look_up_goes_on_to_the_next_name() -> None:
+    root, first = named()
+    second = inner(root, Branch.ENDPOINTS, "other", unresolved=True)
+    world = World(
+        Race(root),
+        lambda node: (0.01, True),
+        lambda node: [(0.3, [] if node is first else ["192.0.2.1"], True)],
+    )
+    winner = world.run()
+    assert winner is not None
+    assert winner.parent is second
+    assert world.asked == [(0.0, first), (0.3, second)]
+
+
+@pytest.mark.rfc("CR-06", "CR-07")
+def test_a_branch_that_prepares_gets_its_delay_afterwards_but_not_for_ever() -> None:
+    """The path's delay runs from its first attempt on; names may take until the bound."""
+
+    def path_times(resolution: float) -> list[tuple[float, str]]:
+        root = inner(None, Branch.PATHS)
+        for _ in range(2):
+            path = inner(root, Branch.STACKS)
+            stack = inner(path, Branch.ENDPOINTS)
+            inner(stack, Branch.ENDPOINTS, "name", unresolved=True)
+        world = World(
+            Race(root),
+            lambda node: (9.0, node.number.startswith("1.2")),
+            lambda node: [(resolution, ["192.0.2.1"], True)],
+        )
+        world.run()
+        return [(round(when, 6), node.number) for when, node in world.asked]
+
+    assert path_times(0.5) == [(0.0, "1.1.1.1"), (0.75, "1.2.1.1")]
+    assert path_times(60.0) == [(0.0, "1.1.1.1"), (PREPARATION, "1.2.1.1")]
+
+
+@pytest.mark.rfc("CR-06", "CR-07", "CR-08")
+def test_a_branch_with_many_addresses_holds_its_sibling_back_but_not_for_ever() -> None:
+    root = inner(None, Branch.PATHS)
+    for count in (20, 1):
+        stack = inner(inner(root, Branch.STACKS), Branch.ENDPOINTS)
+        for _ in range(count):
+            leaf(stack)
+    world = World(Race(root), lambda node: (99.0, node.number == "1.2.1.1"))
+    world.run()
+    assert dict((number, when) for when, number in world.times())["1.2.1.1"] == PREPARATION
+
+
+@pytest.mark.rfc("CT-07")
+def test_each_target_of_a_service_is_a_branch() -> None:
+    root, name = named()
+    race = Race(root)
+    world = World(race, lambda node: (99.0, False))
+    world.obey(race.start(0.0))
+    one = inner(name, Branch.ENDPOINTS, "target 1")
+    two = inner(name, Branch.ENDPOINTS, "target 2")
+    world.obey(race.derived(name, [leaf(one), leaf(two)], 0.0, complete=False))
+    assert world.times() == [(0.0, "1.1.1.1")]
+    world.now = 0.1
+    world.obey(race.derived(name, [leaf(one), leaf(two)], 0.1, complete=True))
+    for _ in range(3):
+        assert race.wake_at is not None
+        world.now = race.wake_at
+        world.obey(race.wake(world.now))
+    assert world.times() == [
+        (0.0, "1.1.1.1"), (0.25, "1.1.1.2"), (0.5, "1.1.2.1"), (0.75, "1.1.2.2"),
+    ]  # fmt: skip
+    for child in (one, two):
+        for attempt in child.children:
+            race.failed(attempt, 1.0)
+    assert race.over
+
+
+def test_groups_end_with_their_name() -> None:
+    """One target has failed before the answers were complete: nothing waits for it after."""
+    root, name = named()
+    race = Race(root)
+    race.start(0.0)
+    group = inner(name, Branch.ENDPOINTS, "target 1")
+    only = leaf(group)
+    race.derived(name, [only], 0.0, complete=False)
+    assert race.failed(only, 0.1) == []
+    assert not race.over
+    assert race.failed(name, 0.2, OSError("the rest is lost")) == []
+    assert race.over
+
+
+# -- Delays --
+
+
+@pytest.mark.rfc("HE-03", "HE-04", "HE-05", "HE-11", "CR-06", "CR-09")
+def test_the_bounds_of_delays() -> None:
+    policy = SystemPolicy()
+    for branch in Branch:
+        assert policy.delay(branch) == 0.25
+    assert policy.delay(Branch.ENDPOINTS, 0.001) == 0.1
+    assert policy.delay(Branch.ENDPOINTS, 0.4) == 0.4
+    assert policy.delay(Branch.ENDPOINTS, 30.0) == 2.0
+    with pytest.raises(ValueError, match=r"0\.01"):
+        SystemPolicy(minimum_delay=0.009)
+    with pytest.raises(ValueError, match=r"0\.01"):
+        SystemPolicy(address_delay=0.0)
+
+
+def test_which_child_a_delay_is_asked_for() -> None:
+    """The delay until the next one is that of the child that was started last."""
+    root = flat(3)
+    race = Race(root, delay=lambda parent, child: child.index / 10)
+    world = World(race, lambda node: (9.0, False))
+    world.run()
+    assert world.times()[:3] == [(0.0, "1.1"), (0.1, "1.2"), (0.3, "1.3")]
+
+
+# -- Any tree --
+
+worlds = st.recursive(
+    st.tuples(st.integers(0, 40).map(lambda n: n / 16), st.booleans()),
+    lambda children: st.lists(children, max_size=4),
+    max_leaves=12,
+)
+
+
+def plant(parent: Node | None, shape: Any, ends: dict[Node, tuple[float, bool]]) -> None:
+    if isinstance(shape, tuple):
+        assert parent is not None
+        ends[leaf(parent)] = shape
+        return
+    branch = [Branch.PATHS, Branch.STACKS, Branch.ENDPOINTS][min(parent is not None, 2)]
+    node = inner(parent, branch)
+    for child in shape:
+        plant(node, child, ends)
+
+
+@pytest.mark.rfc("DN-02", "DN-03", "CT-11")
+@given(
+    worlds, st.fixed_dictionaries({branch: st.sampled_from(list(RaceMode)) for branch in Branch})
+)
+def test_any_tree_in_any_mode(shape: Any, modes: dict[Branch, RaceMode]) -> None:
+    """Every race ends; it is won if any leaf can succeed; nothing starts twice, and nothing after
+    the end."""
+    ends: dict[Node, tuple[float, bool]] = {}
+    root = inner(None, Branch.PATHS)
+    plant(root, shape, ends)
+    race = Race(root, modes=modes)
+    world = World(race, lambda node: ends[node])
+    winner = world.run()
+    started = [node for _, node in world.starts]
+    assert len(set(started)) == len(started)
+    assert (winner is not None) is any(good for _, good in ends.values())
+    if winner is None:
+        assert set(started) == set(ends)
+    else:
+        assert ends[winner][1]
+        ended = {m.node for m in race.story if m.what in ("failed", "won", "stopped")}
+        assert set(started) <= ended
+    assert race.wake_at is None
+    assert race.wake(world.now + 100) == []

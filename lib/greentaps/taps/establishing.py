@@ -1,37 +1,48 @@
 """Establishing: the driver of a race, and of a single attempt (RFC 9623 sections 4.3 and 4.4).
 
 Each attempt is a greenlet that opens a stack from the bottom up and waits until the top is ready,
-and the framers on it.  `establish` starts them as the `Race` says, and ends what did not win.  A
-single candidate needs neither a race nor a greenlet.
+and the framers on it.  An `Establishment` starts them as the `Race` says, and ends what did not
+win.  A single candidate needs no greenlet.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..errors import EstablishmentError, Reason, Timeout, TransportError
+from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
 from ..framers import Framer, FramerHost, FramerStack
 from ..hub import Deadline, Parked, get_runner, now, spawn
 from ..plugins import Attempt
-from .candidates import Candidate, plugins_of
+from .candidates import NO_ENDPOINT, NO_FAMILY, Candidate, Node, attach, plugins_of
 from .message import MessageContext, fresh_context
-from .racing import Race
+from .naming import News
+from .racing import Order, Race, Verb
 
-__all__ = ["Established", "Readying", "establish", "failure_reason"]
+__all__ = ["Established", "Establishment", "Readying", "failure_of", "failure_reason"]
 
 
-@dataclass(frozen=True)
 class Established:
-    """A ready transport with its framers, the candidate that it came from, and how long each step
-    took, in seconds."""
+    """A ready transport with its framers, the candidate that it came from, how long each step took
+    (in seconds), and the explanation of how it was chosen, if it was."""
 
-    candidate: Candidate
-    transport: Any
-    phases: tuple[tuple[str, float], ...]
-    framers: FramerStack | None = None
+    __slots__ = ("candidate", "framers", "history", "phases", "transport")
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        transport: Any,
+        phases: tuple[tuple[str, float], ...],
+        framers: FramerStack | None = None,
+    ) -> None:
+        self.candidate = candidate
+        self.transport = transport
+        self.phases = phases
+        self.framers = framers
+        self.history: Any = None
 
 
 class Readying(FramerHost):
@@ -185,42 +196,48 @@ def made_ready(
     return readying.framers
 
 
-def establish(
-    candidates: Sequence[Candidate], template: Attempt, framers: Sequence[Framer] = ()
-) -> Established:
-    """Race *candidates* and return the winner.  A switchpoint.
+class Establishment:
+    """One race: the greenlets of its attempts and the look-ups of its names.
 
-    Raises EstablishmentError with every attempt's error.  However it ends, nothing of the others
-    is left open.
+    *race* says what to do, *template* is what each attempt is told but for its candidate, *derive*
+    starts the look-up of a node's name: it is called as ``derive(node, deliver)`` and returns what
+    has a ``cancel``.  *learn* is told how each attempt has ended.
     """
-    if len(candidates) == 1:
-        try:
-            return attempt_one(candidates[0], template, framers)
-        except TransportError as error:
-            raise _failure([(candidates[0], error)], template.deadline) from error
-    return _Runners(candidates, template, framers).run()
-
-
-class _Runners:
-    """The greenlets of one race."""
 
     def __init__(
-        self, candidates: Sequence[Candidate], template: Attempt, framers: Sequence[Framer]
+        self,
+        race: Race,
+        template: Attempt,
+        framers: Sequence[Framer],
+        derive: Callable[[Node, Callable[[News], None]], Any],
+        learn: Callable[[Node, float, Established | None], None] | None = None,
+        temporary: Any = None,
     ) -> None:
-        self._candidates = candidates
+        self._race = race
         self._template = template
         self._framers = framers
-        self._race = Race(len(candidates))
-        self._greenlets: dict[int, Any] = {}
-        self._events: list[tuple[int, Established | BaseException]] = []
+        self._derive = derive
+        self._learn = learn
+        self._temporary = temporary
+        self._under_way: dict[Node, Any] = {}  # greenlets, and look-ups
+        self._events: deque[tuple[Node, Established | News | BaseException]] = deque()
         self._news: Parked[None] | None = None
-        self._failures: list[tuple[Candidate, BaseException]] = []
+        self._failures: list[tuple[Any, BaseException]] = []
 
     def run(self) -> Established:
+        """Race, and return the winner.  A switchpoint.
+
+        Raises EstablishmentError with every attempt's error.  However it ends, nothing of the
+        others is left open.
+        """
         race = self._race
         deadline = self._template.deadline
         try:
-            self._start(race.start(now()))
+            orders = race.start(now())
+            only = self._only(orders)
+            if only is not None:
+                return self._run_alone(only)
+            self._obey(orders)
             while not race.over:
                 self._wait(deadline)
                 winner = self._handle_events()
@@ -228,23 +245,64 @@ class _Runners:
                     return winner
                 if deadline.passed():
                     break
-                self._start(race.wake(now()))
-            raise _failure(self._failures, deadline)
+                self._obey(race.wake(now()))
+            raise self._failure()
         finally:
+            race.give_up(now())
             self._stop_all()
 
-    def _start(self, indexes: list[int]) -> None:
-        for index in indexes:
-            self._greenlets[index] = spawn(self._attempt, index)
+    def _only(self, orders: Sequence[Order]) -> Node | None:
+        """The one candidate, if there is just one and will be no other: it needs no greenlet."""
+        if len(orders) == 1 and orders[0].verb is Verb.ATTEMPT and self._race.all_begun:
+            return orders[0].node
+        return None
 
-    def _attempt(self, index: int) -> None:
+    def _run_alone(self, node: Node) -> Established:
+        result = self._attempt(node)
+        if isinstance(result, Established):
+            self._race.succeeded(node, now())
+            return result
+        self._has_failed(node, result)
+        raise self._failure()
+
+    def _obey(self, orders: Sequence[Order]) -> None:
+        for verb, node in orders:
+            if verb is Verb.ATTEMPT:
+                self._under_way[node] = spawn(self._attempt_and_tell, node)
+            else:
+                self._look_up(node)
+
+    def _look_up(self, node: Node) -> None:
+        def deliver(news: News) -> None:
+            self._tell(node, news)
+
+        look_up = self._derive(node, deliver)
+        if look_up is not None:
+            self._under_way[node] = look_up
+
+    def _attempt(self, node: Node) -> Established | Exception:
+        """Attempt one candidate; returns what came of it.  A switchpoint."""
+        assert node.candidate is not None
+        begun = now()
         try:
-            result: Established | BaseException = attempt_one(
-                self._candidates[index], self._template, self._framers
-            )
+            result = attempt_one(node.candidate, self._template, self._framers)
+        except TransportError as error:
+            if self._learn is not None:
+                self._learn(node, begun, None)
+            return error
+        if self._learn is not None:
+            self._learn(node, begun, result)
+        return result
+
+    def _attempt_and_tell(self, node: Node) -> None:
+        try:
+            result: Established | BaseException = self._attempt(node)
         except Exception as error:
             result = error
-        self._events.append((index, result))
+        self._tell(node, result)
+
+    def _tell(self, node: Node, event: Established | News | BaseException) -> None:
+        self._events.append((node, event))
         if self._news is not None:
             self._news.finish(None)
 
@@ -266,33 +324,85 @@ class _Runners:
 
     def _handle_events(self) -> Established | None:
         while self._events:
-            index, result = self._events.pop(0)
-            del self._greenlets[index]
-            if isinstance(result, Established):
-                self._race.succeeded(index)
-                return result
-            if not isinstance(result, TransportError):
-                raise result
-            self._failures.append((self._candidates[index], result))
-            self._start(self._race.failed(index, now()))
+            node, event = self._events.popleft()
+            if isinstance(event, Established):
+                self._under_way.pop(node, None)
+                self._race.succeeded(node, now())
+                return event
+            if isinstance(event, BaseException):
+                self._under_way.pop(node, None)
+                self._obey(self._has_failed(node, event))
+            else:
+                self._handle_news(node, event)
         return None
 
+    def _handle_news(self, node: Node, news: News) -> None:
+        if news.complete:
+            self._under_way.pop(node, None)
+        if news.error is not None:
+            self._obey(self._has_failed(node, news.error))
+            return
+        removed = [
+            child
+            for group in (node, *node.children)
+            for child in group.children
+            if child.candidate is not None and child.candidate.remote in news.removed
+        ]
+        added = attach(node, news.added, news.order, temporary=self._temporary)
+        orders = self._race.derived(node, added, now(), removed=removed, complete=news.complete)
+        self._obey(orders)
+
+    def _has_failed(self, node: Node, error: BaseException) -> list[Order]:
+        if not isinstance(error, TransportError):
+            raise error
+        self._failures.append((node.candidate or node.endpoint, error))
+        return self._race.failed(node, now(), error)
+
     def _stop_all(self) -> None:
-        for greenlet in self._greenlets.values():
-            greenlet.kill(block=False)
+        for node, one in self._under_way.items():
+            if node.candidate is None:
+                one.cancel()
+            else:
+                one.kill(block=False)
         # Of two that finished in one turn only the first was taken.
-        for _, result in self._events:
-            if isinstance(result, Established):
-                result.transport.abort()
+        for _, event in self._events:
+            if isinstance(event, Established):
+                event.transport.abort()
+
+    def _failure(self) -> EstablishmentError:
+        return failure_of(self._race.root, self._failures, self._template.deadline)
 
 
-def _failure(
-    failures: Sequence[tuple[Candidate, BaseException]], deadline: Deadline
+def failure_of(
+    root: Node, failures: Sequence[tuple[Any, BaseException]], deadline: Deadline
 ) -> EstablishmentError:
+    """The error for a race over the tree of *root* that nobody has won."""
     if deadline.passed():
         return EstablishmentError("the time is over", Reason.TIMEOUT, failures)
-    reason = failure_reason([error for _, error in failures])
-    return EstablishmentError("no candidate could be connected", reason, failures)
+    tried = [error for what, error in failures if isinstance(what, Candidate)]
+    if tried:
+        reason = failure_reason(tried)
+        return EstablishmentError("no candidate could be connected", reason, failures)
+    if failures:
+        unresolved = all(isinstance(error, ResolutionError) for _, error in failures)
+        return EstablishmentError(
+            "no Remote Endpoint could be resolved",
+            Reason.RESOLUTION_FAILED if unresolved else Reason.TIMEOUT,
+            failures,
+        )
+    cuts = list(dict.fromkeys(node.cut for node in root.walk() if node.cut and node.endpoint))
+    if any(node.cut == NO_ENDPOINT for node in root.walk()):
+        return EstablishmentError(
+            "no Remote Endpoint is for a protocol that has what is asked for",
+            Reason.INVALID_CONFIGURATION,
+        )
+    if NO_FAMILY in cuts:
+        return EstablishmentError(
+            "the Local and the Remote Endpoints have no address family in common",
+            Reason.INVALID_CONFIGURATION,
+        )
+    why = "; ".join(cuts) or "no address was found"
+    return EstablishmentError(f"there is no candidate: {why}", Reason.NO_CANDIDATES)
 
 
 def failure_reason(errors: Sequence[BaseException]) -> Reason:

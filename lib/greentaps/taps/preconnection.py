@@ -13,6 +13,7 @@ from ..errors import EstablishmentError, Reason, Timeout, TransportError
 from ..framers import Framer
 from ..hub import Deadline, switchpoint, wait_until_idle
 from ..plugins import Stack
+from .candidates import for_stack
 from .connection import Connection, SentHandler
 from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from .establishing import failure_reason
@@ -20,9 +21,10 @@ from .events import ConnectionHandlers, Events, ListenerHandlers
 from .listener import Listener
 from .message import MessageContext
 from .naming import resolve_local, resolve_remote
+from .policy import get_system_policy
 from .properties import Role, TransportProperties
 from .security import SecurityParameters
-from .setup import Setup, for_stack
+from .setup import Setup
 
 __all__ = ["Preconnection"]
 
@@ -173,7 +175,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
                     key = (address, end.interface, end.protocol)
                     if key in taken:
                         continue
-                    for at in _at_each(end, setup.paths(end)):
+                    for at in _at_each(end, _interfaces(setup, end)):
                         for stack in chosen:
                             if end not in for_stack(setup.local_endpoints, stack):
                                 continue
@@ -250,6 +252,12 @@ def _at_each(end: LocalEndpoint, interfaces: list[str | None]) -> list[LocalEndp
     if None in interfaces:
         return [end]
     return [end.copy().with_interface(name) for name in interfaces if name is not None]
+
+
+def _interfaces(setup: Setup, end: LocalEndpoint) -> list[str | None]:
+    """The interfaces to listen on for a Local Endpoint; None is all of them."""
+    ways = setup.ways([(end, ())], get_system_policy())
+    return [way.interface for way in ways if way.cut is None]
 
 
 def _open(listener: Listener, stack: Stack, local: Any, endpoint: LocalEndpoint) -> Any:
