@@ -15,6 +15,7 @@ import pytest
 import pyuv
 from greentaps.certificates import CertificateAuthority
 from greentaps.hub import Runner, get_runner, now
+from greentaps.taps.paths import forget_survey
 
 # How long a test's handles and greenlets may take to be gone after its end, in seconds.  A failed
 # TLS session lingers for one second so that its alert arrives.
@@ -97,10 +98,12 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     runner = get_runner()
     _warm_up(runner)
+    forget_survey()  # with the descriptor on which it hears of changes
     _spawned.clear()
     owned = runner.owners
     before = descriptors()
     yield
+    forget_survey()
     deadline = now() + PATIENCE
     while True:
         owners = [] if runner.closed else list(runner.owners - owned)

@@ -190,6 +190,13 @@ class Runner:
         timer.start(function, *args)
         return timer
 
+    def when_readable(self, descriptor: int, function: Callable[[], Any]) -> Any:
+        """Call ``function()`` from the hub whenever *descriptor* can be read, until the answer's
+        ``close()``.  It must not switch.  This alone does not keep the program going."""
+        watcher = self.hub.loop.io(descriptor, 1, ref=False)
+        watcher.start(function)
+        return watcher
+
     def adopt(self, owner: Owner) -> None:
         """Keep *owner* alive, and tell it when the loop goes, until `release`."""
         if self.closed:

@@ -19,6 +19,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 from ..hub import Deadline
+from ..transports.options import Measure
 
 __all__ = [
     "ALWAYS",
@@ -26,12 +27,14 @@ __all__ = [
     "NEVER",
     "STREAMS",
     "Attempt",
+    "Measure",
     "Offer",
     "Plugin",
     "Stack",
     "duplicates",
     "find",
     "has",
+    "measure",
     "offer",
     "plugins",
     "register",
@@ -151,6 +154,11 @@ class Plugin:
         once a second where the application wants soft errors (RFC 9622 section 8.3.1)."""
         return None
 
+    def measure(self, transport: Any) -> Measure | None:
+        """What is known of the path of the live *transport*, the top of the stack; None if
+        nothing is.  Asked once or twice in a Connection's life; cheap, and never a switchpoint."""
+        return None
+
 
 _log = logging.getLogger("greentaps.plugins")
 _instances: dict[str, Plugin] = {}
@@ -266,3 +274,12 @@ def offer(stack: Stack, name: str) -> Offer:
         if name in plugin.offers:
             return plugin.offers[name]
     return NEVER
+
+
+def measure(stack: Stack, transport: Any) -> Measure | None:
+    """What the plugins of *stack* know of the path of *transport*: the topmost that does."""
+    for plugin in stack:
+        found = plugin.measure(transport)
+        if found is not None:
+            return found
+    return None

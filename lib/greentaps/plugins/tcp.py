@@ -106,6 +106,10 @@ class Tcp(Plugin):
             return None
         return f"{retransmits} retransmissions without an acknowledgement"
 
+    def measure(self, transport: Any) -> options.Measure | None:
+        handle = transport.get_extra_info("handle")
+        return None if handle is None else options.measure(handle)
+
 
 def configure(here: socket.socket, attempt: Attempt) -> None:
     """Set on a new socket of any protocol what the application has asked for of IP.  Raises

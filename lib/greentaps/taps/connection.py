@@ -84,6 +84,7 @@ from .rates import RateLimit
 from .sending import Sending, Throttle
 from .setup import Setup, plain
 from .states import TRANSITIONS
+from .watching import follow, unwatch
 
 __all__ = ["Connection"]
 
@@ -369,6 +370,8 @@ class Connection(ConnectionHandlers, FramerHost):
         transport.resume_reading()
         if self._setup.role is Role.INITIATE:
             self._emit("ready")
+        if self._events is not None:
+            self._watch_path()
         self._set_fast()
         if self._sending is not None:
             self._sending.pump()
@@ -384,6 +387,7 @@ class Connection(ConnectionHandlers, FramerHost):
             self._events.inherit(events)
             if self._state is CLOSED:
                 self._emit_end()
+            self._watch_path()
 
     def _not_established(self, error: BaseException) -> None:
         if self._state is not ESTABLISHING:
@@ -1191,6 +1195,8 @@ class Connection(ConnectionHandlers, FramerHost):
                 setattr(self, name, None)
         if self._throttle is not None:
             self._throttle.close()
+        if self._events is not None:
+            unwatch(self)
 
     def _fail_with(self, error: BaseException) -> None:
         """End the Connection because of *error*."""
@@ -1598,6 +1604,22 @@ class Connection(ConnectionHandlers, FramerHost):
             remote = self._established.candidate.remote
             self._emit("soft_error", TransportError(warning, None, remote))
         self._soft_timer = self._runner.call_later(1.0, self._look_for_soft_errors, warning)
+
+    # -- Changes of the path (RFC 9622 section 8.3.2, RFC 9623 section 7.2) --
+
+    def on_path_change(self, handler: Callable[[Connection], Any] | None) -> None:
+        """PathChange (section 8.3.2): ``handler(connection)``."""
+        super().on_path_change(handler)
+        self._watch_path()
+
+    def _watch_path(self) -> None:
+        """Follow the path while somebody wants to know.  A path that is gone does not end the
+        Connection: it may come back."""
+        if self._events is None or "path_change" not in self._events.handlers:
+            unwatch(self)
+        elif self._state is ESTABLISHED and not self._lost:
+            info = self._transport.get_extra_info
+            follow(self, info("sockname"), info("peername"), lambda: self._emit("path_change"))
 
     # -- Information --
 

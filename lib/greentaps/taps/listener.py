@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -22,6 +22,7 @@ from .connection import Connection
 from .endpoint import LocalEndpoint, endpoint_of
 from .establishing import Established, Readying
 from .events import Events, ListenerHandlers
+from .following import Follower, Paths, Place, Plan, place
 from .properties import INFINITE
 from .setup import Setup
 
@@ -49,7 +50,8 @@ class Listener(ListenerHandlers):
         if setup.events is not None:
             self._events = Events()
             self._events.inherit(setup.events)
-        self._sources: list[Any] = []
+        self._sources: dict[Place, Any] = {}
+        self._follower: Follower | None = None
         self._waiting: deque[Connection] = deque()
         self._acceptors: deque[Parked[Connection]] = deque()
         self._handshakes: dict[Any, Any] = {}  # transport -> the timer of its framers
@@ -74,8 +76,19 @@ class Listener(ListenerHandlers):
             self._arrived(stack, transport)
 
         source = bottom.listen(attempt, deliver)
-        self._sources.append(source)
+        if self._stopped:  # meanwhile
+            source.close()
+            raise TransportError("the Listener has been stopped")
+        self._sources[place(stack, source.address, endpoint.interface)] = source
+        if self._paused:
+            source.pause()
         return source.address
+
+    def follow(self, plans: Sequence[Plan], paths: Paths) -> None:
+        """For `Preconnection.listen`: from now on listen on the interfaces that come, and no longer
+        on those that go (RFC 9623 section 4.7).  *plans* say what to do on each interface that
+        *paths* names for their endpoint."""
+        self._follower = Follower(self, self._sources, plans, paths)
 
     # -- From below, in callbacks --
 
@@ -167,7 +180,7 @@ class Listener(ListenerHandlers):
         full = len(self._waiting) >= MAX_WAITING or len(self._handshakes) >= MAX_HANDSHAKES
         if full is not self._paused:
             self._paused = full
-            for source in self._sources:
+            for source in self._sources.values():
                 if full:
                     source.pause()
                 else:
@@ -243,7 +256,9 @@ class Listener(ListenerHandlers):
             return
         self._stopped = True
         self._runner.release(self)
-        for source in self._sources:
+        if self._follower is not None:
+            self._follower.stop()
+        for source in self._sources.values():
             source.close()
         for transport in list(self._handshakes):
             transport.abort()
@@ -274,7 +289,7 @@ class Listener(ListenerHandlers):
     @property
     def local_endpoints(self) -> list[LocalEndpoint]:
         """Where it listens: with the ports that the system has chosen."""
-        return [endpoint_of(source.address, LocalEndpoint) for source in self._sources]
+        return [endpoint_of(source.address, LocalEndpoint) for source in self._sources.values()]
 
     def __repr__(self) -> str:
         where = ", ".join(f"{end.ip_address} {end.port}" for end in self.local_endpoints)

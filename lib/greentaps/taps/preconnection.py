@@ -18,6 +18,7 @@ from .connection import Connection, SentHandler
 from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from .establishing import failure_reason
 from .events import ConnectionHandlers, Events, ListenerHandlers
+from .following import Plan
 from .listener import Listener
 from .message import MessageContext
 from .naming import resolve_local, resolve_remote
@@ -170,6 +171,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         )
         try:
             taken = set()
+            bound: list[Plan] = []  # what is on some interfaces only
             for end, names in locals_:
                 for address in names:
                     key = (address, end.interface, end.protocol)
@@ -183,11 +185,19 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
                             # One port for all, also where the system has chosen it.
                             port = _open(listener, stack, address, at)[1]
                             address = (address[0], port, *address[2:])
+                    if None not in setup.paths(end):
+                        bound += [
+                            Plan(stack, address, end)
+                            for stack in chosen
+                            if end in for_stack(setup.local_endpoints, stack)
+                        ]
             if not taken:
                 raise EstablishmentError(
                     "no Local Endpoint is for a protocol that has what is asked for",
                     Reason.INVALID_CONFIGURATION,
                 )
+            if bound:
+                listener.follow(bound, setup.paths)
         except BaseException:
             listener.stop()
             raise

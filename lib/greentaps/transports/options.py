@@ -12,17 +12,20 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 import termios
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyuv
 
 from ..errors import TransportError
 
 __all__ = [
+    "Measure",
     "bind_to_interface",
     "is_temporary",
+    "measure",
     "mtu",
     "prefer_temporary_address",
     "set_capacity",
@@ -42,6 +45,10 @@ _SO_BINDTODEVICE = 25
 _IPV6_ADDR_PREFERENCES, _PREFER_TEMPORARY, _PREFER_PUBLIC = 72, 1, 2
 _IFA_F_TEMPORARY = 1
 _INT_MAX = 2**31 - 1
+# Of struct tcp_info: the smoothed round-trip time in microseconds, and the rate of delivery in
+# bytes per second.
+_RTT = struct.Struct("=68xI")
+_DELIVERY_RATE = struct.Struct("=160xQ")
 
 
 @contextlib.contextmanager
@@ -155,3 +162,25 @@ def unacknowledged(handle: Any) -> int | None:
     except (OSError, pyuv.error.UVError):
         return None
     return amount[0]
+
+
+class Measure(NamedTuple):
+    """What the system has measured of one connection; None for what it has not."""
+
+    rtt: float | None = None
+    """The smoothed round-trip time, in seconds."""
+    delivery_rate: float | None = None
+    """What has been delivered to the peer lately, in bytes per second.  Less was not possible; more
+    might have been, had there been more to send."""
+
+
+def measure(handle: Any) -> Measure | None:
+    """What the system has measured of a TCP handle; None if it does not say.  One system call."""
+    try:
+        with socket_of(handle) as here:
+            said = here.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DELIVERY_RATE.size)
+    except OSError:
+        return None
+    rtt = _RTT.unpack_from(said)[0] if len(said) >= _RTT.size else 0
+    rate = _DELIVERY_RATE.unpack_from(said)[0] if len(said) >= _DELIVERY_RATE.size else 0
+    return Measure(rtt / 1e6 if rtt else None, float(rate) if rate else None)
