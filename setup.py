@@ -18,13 +18,15 @@ EXTRAS = {
         "wsproto>=1.2",
         "websockets>=13",
         "rich>=13.0",
+        "dnspython>=2.7",
     ],
     "http": ["h11>=0.16"],
     "websocket": ["wsproto>=1.2", "h11>=0.16"],
+    "dns": ["dnspython>=2.7"],
     "docs": ["sphinx>=8.0"],
     "demo": ["rich>=13.0"],
     "lint": ["ruff>=0.14"],
-    "types": ["mypy>=1.18", "types-gevent"],
+    "types": ["mypy>=1.18", "types-gevent", "dnspython>=2.7"],
     # what the benchmarks compare us with
     "bench": ["uvloop>=0.21", "trio>=0.27"],
 }

@@ -44,7 +44,12 @@ PURE = [
     "taps/ordering",
     "taps/policy",
     "taps/racing",
+    "taps/dnscache",
+    "taps/nat64",
+    "taps/ordering",
     "taps/properties",
+    "taps/racing",
+    "taps/services",
 ]
 IMPURE = {
     "asyncio", "gevent", "greenlet", "pyuv", "select", "selectors", "socket", "threading", "time",

@@ -59,6 +59,7 @@ __all__ = [
     "in_callback",
     "marks_switchpoint",
     "now",
+    "open_socket",
     "resolve",
     "sleep",
     "spawn",
@@ -706,6 +707,12 @@ def resolve(
         raise resolution_error(host, port, error) from error
     except (UnicodeError, OverflowError) as error:
         raise resolution_error(host, port, error) from error
+
+
+def open_socket(family: int, kind: int) -> Any:
+    """A socket of gevent's, whose calls park the greenlet: for short exchanges that need none of a
+    transport's services.  Limit it with `time_limit`, and close it."""
+    return gevent.socket.socket(family, kind)
 
 
 def resolution_error(host: Any, port: Any, error: Exception) -> ResolutionError:

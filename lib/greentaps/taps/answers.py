@@ -241,11 +241,6 @@ class Answers:
         """Why there are no addresses, if there are none."""
         return (self._refusal,) if self._refusal is not None else tuple(self._errors)
 
-    @property
-    def wanted(self) -> frozenset[int]:
-        """The groups whose addresses still count: answers for others need not be waited for."""
-        return frozenset(branch.target.group for branch in self._order())
-
     def order(self) -> list[Target]:
         """The targets in the order in which to try them."""
         return [branch.target for branch in self._order()]

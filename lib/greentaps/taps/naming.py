@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
@@ -25,14 +25,27 @@ from ..hub import (
     now,
     resolution_error,
     spawn,
+    time_limit,
 )
 from ..transports.handles import resolve_stream
-from .answers import AAAA, MAX_ADDRESSES, SERVICE, A, Answers, Found, Question, Release, Target
+from . import nat64
+from .answers import (
+    AAAA,
+    MAX_ADDRESSES,
+    MAX_TARGETS,
+    SERVICE,
+    A,
+    Answers,
+    Found,
+    Question,
+    Release,
+    Target,
+)
 from .candidates import interleave
 from .endpoint import Endpoint, RemoteEndpoint
 from .ordering import Past, sort_key
 from .ordering import interleave as alternate
-from .resolver import Resolver, default_resolver
+from .resolver import LOOPBACK, Resolver, default_resolver, is_loopback_name
 from .sources import SourceFinder, policy, source_address
 
 __all__ = [
@@ -48,8 +61,6 @@ __all__ = [
 _KINDS = {socket.AF_INET6: AAAA, socket.AF_INET: A}
 _FAMILIES = {kind: family for family, kind in _KINDS.items()}
 BOTH_FAMILIES = frozenset(_KINDS)
-# RFC 6761 section 6.3: these are this machine, and no server is asked for them.
-_LOOPBACK = ("::1", "127.0.0.1")
 _NO_PORT = -1
 
 
@@ -186,8 +197,7 @@ class Resolution:
 
     def _begin(self) -> None:
         host = self._endpoint.ip_address or self._endpoint.hostname or ""
-        name = host.lower().removesuffix(".")
-        if name == "localhost" or name.endswith(".localhost"):
+        if is_loopback_name(host):
             self._begin_here()
             return
         literal = _literal(host)
@@ -199,6 +209,8 @@ class Resolution:
             self._end(_unknown_service(self._endpoint, self._protocol))
         elif isinstance(literal, ResolutionError):
             self._end(literal)
+        elif literal is not None and self._needs_translation(literal):
+            self._greenlet = spawn(self._translate, (literal[0], port))
         elif literal is None or _kind(literal[0]) not in self._kinds:
             self._end(self._no_family())
         else:
@@ -211,12 +223,47 @@ class Resolution:
             return
         mine = [
             (address, port, 0, 0) if ":" in address else (address, port)
-            for address in _LOOPBACK
+            for address in LOOPBACK.values()
             if _kind(address) in self._kinds
         ]
         # A machine without IPv6 has no ::1 either.
         usable = [address for address in mine if source_address(address) is not None]
         self._deliver_all(usable or mine, "localhost")
+
+    def _needs_translation(self, literal: tuple[Any, ...]) -> bool:
+        """Whether this is an IPv4 address that only an IPv6 network could lead to."""
+        if ":" in literal[0] or AAAA not in self._kinds:
+            return False
+        return A not in self._kinds or source_address(literal, self._interface) is None
+
+    def _translate(self, literal: tuple[Any, ...]) -> None:
+        """Deliver the IPv6 addresses that the network has for an IPv4 address, if it has any (RFC
+        8305 section 7.1)."""
+        found: list[Derived] = []
+        try:
+            with time_limit(self._deadline.left()):
+                answer = self._resolver.addresses(
+                    nat64.KNOWN_NAME,
+                    socket.AF_INET6,
+                    interface=self._interface,
+                    network=self._network,
+                )
+            for prefix in nat64.prefixes_in(answer)[:MAX_TARGETS]:
+                address = nat64.translated(literal[0], prefix)
+                if address is not None:
+                    found.append(
+                        Derived((address, literal[1], 0, 0), self._endpoint.hostname, "NAT64")
+                    )
+        except Exception:  # there is no such network, or nobody to ask: the address is left
+            found.clear()
+        if self._cancelled:
+            return
+        if not found and A in self._kinds:
+            found = [Derived(literal, self._endpoint.hostname)]
+        if found:
+            self._deliver(News(added=tuple(found), complete=True, order=tuple(found)))
+        else:
+            self._end(self._no_family())
 
     def _deliver_all(self, addresses: Sequence[tuple[Any, ...]], via: str) -> None:
         found = tuple(Derived(address, self._endpoint.hostname, via) for address in addresses)
@@ -308,7 +355,7 @@ class Resolution:
             self._news.finish(None)
 
     def _ask_for_targets(self, base: Target) -> Sequence[Target]:
-        return self._resolver.targets(
+        found = self._resolver.targets(
             base.name,
             self._endpoint.service or "",
             self._protocol,
@@ -316,6 +363,15 @@ class Resolution:
             interface=self._interface,
             network=self._network,
         )
+        return [
+            replace(
+                target,
+                hints=tuple(
+                    hint for hint in target.hints if _is_usable(hint, _FAMILIES[_kind(hint)])
+                ),
+            )
+            for target in found[:MAX_TARGETS]
+        ]
 
     def _ask_for_addresses(self, question: Question) -> Iterable[str]:
         if question.target.port == _NO_PORT:

@@ -29,6 +29,15 @@ __all__ = [
 
 T = TypeVar("T")
 
+# RFC 6761 section 6.3: these are this machine's, and no server is asked for them.
+LOOPBACK: dict[int, str] = {socket.AF_INET6: "::1", socket.AF_INET: "127.0.0.1"}
+
+
+def is_loopback_name(name: str) -> bool:
+    """Whether *name* is ``localhost``, or a name below it."""
+    name = name.lower().removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost")
+
 
 class Resolver:
     """How host names are resolved.  Subclass it for another way.
@@ -142,6 +151,31 @@ class Sharing(threading.local):
             del self._flights[key]
 
 
+def both(first: Callable[[], T], second: Callable[[], T]) -> list[T | Exception]:
+    """What the two functions, called at the same time, return or raise.  A switchpoint."""
+    parked: Parked[T | Exception] = Parked(get_runner())
+
+    def run() -> None:
+        outcome: T | Exception = ResolutionError("the resolution was broken off")
+        try:
+            outcome = _outcome(second)
+        finally:
+            parked.finish(outcome)
+
+    greenlet = spawn(run)
+    try:
+        return [_outcome(first), parked.wait()]
+    finally:
+        greenlet.kill(block=False)
+
+
+def _outcome(function: Callable[[], T]) -> T | Exception:
+    try:
+        return function()
+    except Exception as error:
+        return error
+
+
 class SystemResolver(Resolver):
     """The resolver of this machine, through gevent: the hosts file, the name servers, and whatever
     else its administrator has configured.
@@ -155,6 +189,8 @@ class SystemResolver(Resolver):
     def addresses(
         self, name: str, family: int, *, interface: str | None, network: str
     ) -> Sequence[str]:
+        if is_loopback_name(name):
+            return (LOOPBACK[family],)
         return self._sharing.ask((name, family), lambda: _ask_system(name, family))
 
 
