@@ -1,4 +1,4 @@
-"""The command line: ``greentaps info`` and ``greentaps demo``."""
+"""The command line: ``greentaps info``, ``greentaps explain`` and ``greentaps demo``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .errors import GreentapsError
+from .errors import EstablishmentError, GreentapsError
+
+if TYPE_CHECKING:
+    from .taps import Preconnection
 
 __all__ = ["main"]
 
@@ -29,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="say what is installed, and what this machine offers")
     info.set_defaults(command=_info)
+
+    _add_explain(commands)
 
     demo = commands.add_parser(
         "demo",
@@ -56,6 +62,37 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--trust", type=_file, metavar="PEM", help="with --connect: whom to trust")
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _add_explain(commands: Any) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="say which ways there are to a peer, in which order, and why",
+        description=(
+            "Prints the tree of candidates for a connection to HOST and PORT: paths, protocol "
+            "stacks, addresses. Each has the reason for its place, or why it is not tried. Nothing "
+            "is sent but questions to name servers; with --race connections are made, and closed."
+        ),
+    )
+    explain.add_argument("host", metavar="HOST", help="a name or an address")
+    explain.add_argument("port", metavar="PORT", help="a number, or the name of a service")
+    explain.add_argument(
+        "properties",
+        nargs="*",
+        type=_property,
+        metavar="PROPERTY=VALUE",
+        help="a transport property: keepAlive=prefer, interface=require:eth0, connTimeout=10",
+    )
+    explain.add_argument("--secure", action="store_true", help="ask for security (TLS)")
+    explain.add_argument("--race", action="store_true", help="run the race, and draw its time line")
+    explain.add_argument("--svg", type=Path, metavar="FILE", help="with --race: draw it there too")
+    explain.add_argument(
+        "--offline", action="store_true", help="do not look up names: nothing is sent at all"
+    )
+    explain.add_argument(
+        "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="(default: 10)"
+    )
+    explain.set_defaults(command=_explain)
 
 
 # What argparse makes of an argument.  It says what is wrong, and exits with status 2.
@@ -88,6 +125,92 @@ def _place(text: str) -> str:
         raise argparse.ArgumentTypeError(f"HOST:PORT is needed, not {text!r}")
     _port(port)
     return text
+
+
+def _property(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"PROPERTY=VALUE is needed, not {text!r}")
+    return name, value
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 86400:
+        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+    return seconds
+
+
+def _value(text: str) -> Any:
+    """The value of a property as people type it: a number, true or false, or a word; and
+    ``level:what`` for those that are sets of such pairs."""
+    words = {"true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if ":" in text:
+        return [tuple(pair.split(":", 1)) for pair in text.split(",")]
+    return text
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from .taps import Preconnection, RemoteEndpoint, SecurityParameters, TransportProperties
+
+    if options.svg is not None and not options.race:
+        print("greentaps explain: --svg needs --race", file=sys.stderr)
+        return 2
+    try:
+        remote = RemoteEndpoint().with_hostname(options.host)
+        try:
+            remote = RemoteEndpoint().with_ip_address(options.host)
+        except ValueError:
+            pass
+        port = options.port
+        remote = remote.with_port(port) if port.isdecimal() else remote.with_service(port)
+        properties = TransportProperties()
+        for name, value in options.properties:
+            properties.set(name, _value(value))
+    except (GreentapsError, LookupError, TypeError, ValueError) as error:
+        print(f"greentaps explain: {error}", file=sys.stderr)
+        return 2
+    preconnection = Preconnection(
+        None, remote, properties, SecurityParameters() if options.secure else None
+    )
+    try:
+        if options.race:
+            return _race(preconnection, options)
+        print(preconnection.explain(options.timeout, resolve=not options.offline).text())
+    except EstablishmentError as error:
+        print(f"greentaps explain: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _race(preconnection: Preconnection, options: argparse.Namespace) -> int:
+    """Run the race and draw it, whoever wins it."""
+    failure = None
+    try:
+        connection = preconnection.initiate(options.timeout)
+    except EstablishmentError as error:
+        if error.history is None:
+            raise
+        failure, story = error, error.history
+    else:
+        story = connection.history
+        connection.abort()
+    print(story.text(), story.timeline(), sep="\n\n")
+    if options.svg is not None:
+        options.svg.write_text(story.svg(), encoding="utf-8")
+    if failure is not None:
+        print(f"greentaps explain: {failure}", file=sys.stderr)
+    return 1 if failure is not None else 0
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 
-import gevent
 import pytest
 from gevent import socket as gsocket
 from greentaps import (

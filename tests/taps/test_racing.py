@@ -436,7 +436,7 @@ def test_a_branch_with_many_addresses_holds_its_sibling_back_but_not_for_ever() 
             leaf(stack)
     world = World(Race(root), lambda node: (99.0, node.number == "1.2.1.1"))
     world.run()
-    assert dict((number, when) for when, number in world.times())["1.2.1.1"] == PREPARATION
+    assert {number: when for when, number in world.times()}["1.2.1.1"] == PREPARATION
 
 
 @pytest.mark.rfc("CT-07")
@@ -525,9 +525,7 @@ def plant(parent: Node | None, shape: Any, ends: dict[Node, tuple[float, bool]])
 
 
 @pytest.mark.rfc("DN-02", "DN-03", "CT-11")
-@given(
-    worlds, st.fixed_dictionaries({branch: st.sampled_from(list(RaceMode)) for branch in Branch})
-)
+@given(worlds, st.fixed_dictionaries(dict.fromkeys(Branch, st.sampled_from(RaceMode))))
 def test_any_tree_in_any_mode(shape: Any, modes: dict[Branch, RaceMode]) -> None:
     """Every race ends; it is won if any leaf can succeed; nothing starts twice, and nothing after
     the end."""

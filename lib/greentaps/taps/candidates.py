@@ -40,6 +40,8 @@ __all__ = [
     "Branch",
     "Candidate",
     "Node",
+    "Performance",
+    "Score",
     "Verdict",
     "Way",
     "attach",
@@ -579,7 +581,7 @@ def _plant_stack(
 ) -> None:
     stack, cut = verdict.stack, verdict.cut
     if cut is None and way.local is not None and not is_for(way.local, stack):
-        cut = f"the Local Endpoint is for {way.local.protocol}"
+        cut = NO_LOCAL
     node = Node(parent, stack_name(stack), Branch.ENDPOINTS, cut=cut, why=verdict.why, stack=stack)
     if cut is not None:
         return
@@ -641,6 +643,7 @@ def _plant_leaves(
     return made
 
 
+NO_LOCAL = "the Local Endpoint is for another protocol"
 NO_ENDPOINT = "no Remote Endpoint is for it"
 NO_FAMILY = "no local address is of its family"
 

@@ -7,15 +7,18 @@ and the policy, its names are looked up, and the race over it is run.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EstablishmentError
-from ..hub import Deadline, now
-from .candidates import Node, Way, tree
+from ..hub import Deadline, Parked, get_runner, now
+from .candidates import Node, Score, Verdict, Way, attach, tree
 from .endpoint import LocalEndpoint
 from .establishing import Established, Establishment
 from .explaining import Explanation
+from .history import default_history
+from .learning import Learning, is_here
 from .naming import News, resolve, resolve_local
 from .policy import SystemPolicy, get_system_policy
 from .racing import Race
@@ -23,7 +26,11 @@ from .racing import Race
 if TYPE_CHECKING:
     from .setup import Setup
 
-__all__ = ["establish", "grow"]
+__all__ = ["establish", "explain", "grow"]
+
+# An attempt that was broken off because the application's time was over says something about the
+# peer only if it had this long.
+PATIENCE = 1.0  # seconds
 
 # How long opportunistic security tries TLS with a peer that may not understand it.
 OPPORTUNITY = 5.0  # seconds
@@ -34,7 +41,7 @@ def establish(setup: Setup, deadline: Deadline) -> Established:
     begun = now()
     if setup.security is not None and setup.security.is_opportunistic:
         return _establish_opportunistically(setup, begun, deadline)
-    root = grow(setup, deadline, secured=setup.security is not None)
+    root = grow(setup, deadline, [setup.security is not None])
     return _race(setup, root, begun, deadline)
 
 
@@ -45,32 +52,87 @@ def _establish_opportunistically(setup: Setup, begun: float, deadline: Deadline)
     left = deadline.left()
     first = Deadline(OPPORTUNITY if left is None else min(OPPORTUNITY, left / 2))
     try:
-        return _race(setup, grow(setup, first, secured=True), begun, first)
+        return _race(setup, grow(setup, first, [True]), begun, first)
     except EstablishmentError as error:
         attempts = error.attempts
     try:
-        return _race(setup, grow(setup, deadline, secured=False), begun, deadline)
+        return _race(setup, grow(setup, deadline, [False]), begun, deadline)
     except EstablishmentError as error:
         made = EstablishmentError(error.message, error.reason, (*attempts, *error.attempts))
         made.history = error.history
         raise made from error
 
 
-def grow(setup: Setup, deadline: Deadline, *, secured: bool) -> Node:
-    """The tree of all candidates, where names are still to be resolved (RFC 9623 section 4.2).  A
-    switchpoint where a Local Endpoint has a name.  Raises EstablishmentError."""
+def explain(setup: Setup, deadline: Deadline, *, names: bool) -> Explanation:
+    """The tree, with the addresses of its *names* if they are wanted.  A switchpoint.  Raises
+    EstablishmentError if there is no candidate."""
+    setup.choose(server_side=False)
+    kinds = [setup.security is not None]
+    if setup.security is not None and setup.security.is_opportunistic:
+        kinds = [True, False]
+    root = grow(setup, deadline, kinds)
+    if names:
+        _look_up_all(setup, root, deadline)
+    return Explanation(root)
+
+
+def grow(setup: Setup, deadline: Deadline, kinds: Sequence[bool]) -> Node:
+    """The tree of all candidates, where names are still to be resolved (RFC 9623 section 4.2).
+
+    *kinds* are whether stacks must bring security, or must not; of several, those that come later
+    are for when the earlier ones have failed.  A switchpoint where a Local Endpoint has a name.
+    Raises EstablishmentError.
+    """
     setup.check()
     policy = get_system_policy()
-    judged = setup.judge(False, policy, secured=secured)
+    learning = _learning(setup, policy)
     ends = [
         (local, _local_addresses(local, deadline)) for local in setup.local_endpoints or (None,)
     ]
+    performance = None if learning is None else learning.performance(setup.properties)
+    ways = setup.ways(ends, policy, look=learning is not None, performance=performance)
+    same: list[Verdict] = []
+
+    def judge(way: Way) -> Sequence[Verdict]:
+        if learning is None:
+            if not same:
+                same.extend(_judge_all(setup, policy, kinds, None))
+            return same
+        score = partial(learning.score_of_stack, way, ends=setup.remote_endpoints)
+        return _judge_all(setup, policy, kinds, score)
+
     return tree(
-        setup.ways(ends, policy),
-        lambda way: judged,
+        ways,
+        judge,
         setup.remote_endpoints,
         temporary=setup.temporary,
+        past=None if learning is None else learning.score,
     )
+
+
+def _judge_all(
+    setup: Setup, policy: SystemPolicy, kinds: Sequence[bool], score: Score | None
+) -> list[Verdict]:
+    found: list[Verdict] = []
+    for number, secured in enumerate(kinds):
+        verdicts = setup.judge(False, policy, secured=secured, score=score)
+        if len(kinds) > 1:  # what one leaves out the other has
+            verdicts = [one for one in verdicts if one.cut is None]
+        for verdict in verdicts if number else ():
+            verdict.why = (*verdict.why, "only when all before have failed")
+        found += verdicts
+    return found
+
+
+def _learning(setup: Setup, policy: SystemPolicy) -> Learning | None:
+    """What counts of the past: nothing for a Connection that is isolated (RFC 9622 section
+    8.1.10), nor for one to this machine."""
+    ends = setup.remote_endpoints
+    if not policy.use_history or setup.properties.get("isolateSession"):
+        return None
+    if all(end.ip_address is not None and is_here(end.ip_address) for end in ends):
+        return None
+    return Learning(default_history(), now)
 
 
 def _local_addresses(local: LocalEndpoint | None, deadline: Deadline) -> tuple[Any, ...]:
@@ -82,13 +144,27 @@ def _local_addresses(local: LocalEndpoint | None, deadline: Deadline) -> tuple[A
 
 def _race(setup: Setup, root: Node, begun: float, deadline: Deadline) -> Established:
     policy = get_system_policy()
-    race = Race(root, modes=policy.modes, delay=_delay(policy))
+    learning = _learning(setup, policy)
+
+    def delay(parent: Node, child: Node) -> float:
+        return policy.delay(parent.branch, None if learning is None else learning.expected(child))
+
+    def learn(node: Node, since: float, result: Established | None) -> None:
+        assert learning is not None
+        seconds = now() - since
+        if result is not None:
+            learning.succeeded(node, seconds, None)
+        elif seconds >= PATIENCE or not deadline.passed():
+            learning.failed(node)
+
+    race = Race(root, modes=policy.modes, delay=delay)
     history = Explanation(root, race.story, begun)
     running = Establishment(
         race,
         setup.attempt(deadline),
         setup.framers,
-        _LookUps(deadline).derive,
+        _LookUps(learning, deadline).derive,
+        None if learning is None else learn,
         temporary=setup.temporary,
     )
     try:
@@ -101,13 +177,29 @@ def _race(setup: Setup, root: Node, begun: float, deadline: Deadline) -> Establi
     return established
 
 
-def _delay(policy: SystemPolicy) -> Callable[[Node, Node], float]:
-    """How long the next child of a node waits."""
+def _look_up_all(setup: Setup, root: Node, deadline: Deadline) -> None:
+    """Look up every name of a tree that may be tried.  A switchpoint."""
+    look_ups = _LookUps(_learning(setup, get_system_policy()), deadline)
+    open_ = [node for node in root.walk() if node.unresolved]
+    waiting = Parked[None](get_runner())
+    listening: list[_Listening] = []
 
-    def delay(parent: Node, child: Node) -> float:
-        return policy.delay(parent.branch)
+    def deliver(node: Node, news: News) -> None:
+        attach(node, news.added, news.order, temporary=setup.temporary)
+        if news.error is not None:
+            node.cut = f"not resolved: {news.error}"
+        if news.complete:
+            open_.remove(node)
+            if not open_:
+                waiting.finish(None)
 
-    return delay
+    try:
+        listening.extend(look_ups.derive(node, partial(deliver, node)) for node in list(open_))
+        if open_:
+            waiting.wait()  # the look-ups have the deadline
+    finally:
+        for one in listening:
+            one.cancel()
 
 
 # -- Names --
@@ -116,7 +208,8 @@ def _delay(policy: SystemPolicy) -> Callable[[Node, Node], float]:
 class _LookUps:
     """The look-ups of one establishment: the same name on the same path is asked for once."""
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, learning: Learning | None, deadline: Deadline) -> None:
+        self._history = None if learning is None else learning.history
         self._deadline = deadline
         self._shared: dict[Any, _Shared] = {}
 
@@ -136,6 +229,7 @@ class _LookUps:
                 interface=way.interface,
                 families=_families(way),
                 protocol=protocol,
+                history=self._history,
                 network=way.network,
                 deadline=self._deadline,
                 deliver=shared.tell,

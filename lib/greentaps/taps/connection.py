@@ -55,6 +55,7 @@ from ..transports.options import is_temporary
 from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of
 from .establishing import Established
 from .events import ConnectionHandlers, Events
+from .explaining import Explanation
 from .inbox import Inbox
 from .message import Message, MessageContext, fresh_context
 from .outbox import Outgoing
@@ -1639,6 +1640,12 @@ class Connection(ConnectionHandlers, FramerHost):
         return self._established.phases if self._established else ()
 
     @property
+    def history(self) -> Explanation | None:
+        """Which candidates there were, and how their race went (RFC 9623 section 4); None before
+        it is over, and for a Connection that a Listener has made."""
+        return self._established.history if self._established else None
+
+    @property
     def transport(self) -> Any:
         """The transport below, for `get_extra_info`; None before there is one."""
         return self._transport
@@ -1714,7 +1721,9 @@ def _length(value: Any) -> float:
 def _again(error: BaseException) -> BaseException:
     """A fresh error that tells the same, for the next caller."""
     if isinstance(error, EstablishmentError):
-        made: BaseException = EstablishmentError(error.message, error.reason, error.attempts)
+        failure = EstablishmentError(error.message, error.reason, error.attempts)
+        failure.history = error.history
+        made: BaseException = failure
     elif isinstance(error, TapsError):
         made = type(error)(error.message, error.reason)
     else:

@@ -17,7 +17,7 @@ from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, Trans
 from ..framers import Framer, FramerHost, FramerStack
 from ..hub import Deadline, Parked, get_runner, now, spawn
 from ..plugins import Attempt
-from .candidates import NO_ENDPOINT, NO_FAMILY, Candidate, Node, attach, plugins_of
+from .candidates import NO_ENDPOINT, NO_FAMILY, NO_LOCAL, Candidate, Node, attach, plugins_of
 from .message import MessageContext, fresh_context
 from .naming import News
 from .racing import Order, Race, Verb
@@ -391,9 +391,9 @@ def failure_of(
             failures,
         )
     cuts = list(dict.fromkeys(node.cut for node in root.walk() if node.cut and node.endpoint))
-    if any(node.cut == NO_ENDPOINT for node in root.walk()):
+    if any(node.cut in (NO_ENDPOINT, NO_LOCAL) for node in root.walk()):
         return EstablishmentError(
-            "no Remote Endpoint is for a protocol that has what is asked for",
+            "no Local and no Remote Endpoint is for a protocol that has what is asked for",
             Reason.INVALID_CONFIGURATION,
         )
     if NO_FAMILY in cuts:

@@ -58,10 +58,11 @@ class SystemPolicy:
     *equivalent_security* holds groups of names of security protocols that may be raced with each
     other; without it only stacks of identical security are (RFC 9621 section 3.3).
 
-    *modes* (a dict from `Branch` to `RaceMode`) says how each kind of branch is raced.  *path_delay*,
-    *protocol_delay* and *address_delay* are seconds until the next child of such a branch is
-    started; for addresses of known round-trip time that is used instead, within *minimum_delay*
-    and *maximum_delay*.  *use_history* (bool) says whether what worked before may decide.
+    *modes* (a dict from `Branch` to `RaceMode`) says how each kind of branch is raced.
+    *path_delay*, *protocol_delay* and *address_delay* are seconds until the next child of such a
+    branch is started; for addresses of known round-trip time that is used instead, within
+    *minimum_delay* and *maximum_delay*.  *use_history* (bool) says whether what worked before may
+    decide.
 
     A subclass may override the methods, to decide by what is the case at the moment.
 

@@ -14,15 +14,16 @@ from ..framers import Framer
 from ..hub import Deadline, switchpoint, wait_until_idle
 from ..plugins import Stack
 from .candidates import for_stack
+from .choosing import explain
 from .connection import Connection, SentHandler
 from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from .establishing import failure_reason
 from .events import ConnectionHandlers, Events, ListenerHandlers
+from .explaining import Explanation
 from .following import Plan
 from .listener import Listener
 from .message import MessageContext
 from .naming import resolve_local, resolve_remote
-from .policy import get_system_policy
 from .properties import Role, TransportProperties
 from .security import SecurityParameters
 from .setup import Setup
@@ -177,7 +178,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
                     key = (address, end.interface, end.protocol)
                     if key in taken:
                         continue
-                    for at in _at_each(end, _interfaces(setup, end)):
+                    for at in _at_each(end, setup.paths(end)):
                         for stack in chosen:
                             if end not in for_stack(setup.local_endpoints, stack):
                                 continue
@@ -202,6 +203,17 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
             listener.stop()
             raise
         return listener
+
+    @switchpoint
+    def explain(self, timeout: float | None = None, *, resolve: bool = True) -> Explanation:
+        """What `initiate` would try now, and in which order: the tree of candidates, with the
+        reason for each place and for what is cut (RFC 9623 section 4.1).
+
+        With *resolve* names are looked up, for at most *timeout* seconds; without it nothing
+        leaves this machine, and names stay names.  Nothing is opened.  Raises EstablishmentError
+        if there is no candidate.
+        """
+        return explain(self._setup(Role.INITIATE), Deadline(timeout), names=resolve)
 
     @switchpoint
     def start(self) -> None:
@@ -262,12 +274,6 @@ def _at_each(end: LocalEndpoint, interfaces: list[str | None]) -> list[LocalEndp
     if None in interfaces:
         return [end]
     return [end.copy().with_interface(name) for name in interfaces if name is not None]
-
-
-def _interfaces(setup: Setup, end: LocalEndpoint) -> list[str | None]:
-    """The interfaces to listen on for a Local Endpoint; None is all of them."""
-    ways = setup.ways([(end, ())], get_system_policy())
-    return [way.interface for way in ways if way.cut is None]
 
 
 def _open(listener: Listener, stack: Stack, local: Any, endpoint: LocalEndpoint) -> Any:

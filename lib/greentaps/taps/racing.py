@@ -56,6 +56,10 @@ def _standard_delay(parent: Node, child: Node) -> float:
     return ATTEMPT_DELAY
 
 
+def _depth(node: Node) -> int:
+    return 0 if node.parent is None else 1 + _depth(node.parent)
+
+
 def _place(node: Node) -> int:
     return node.place
 
@@ -77,8 +81,8 @@ class _Runs:
 class Race:
     """A race over the tree of *root*.
 
-    *modes* (a dict from `Branch` to `RaceMode`) says how the children of each kind of branch are run,
-    staggered where it is silent.  *delay* (a function of the parent and of the child that was
+    *modes* (a dict from `Branch` to `RaceMode`) says how the children of each kind of branch are
+    run, staggered where it is silent.  *delay* (a function of the parent and of the child that was
     started last, returning seconds) says how long the next child waits.
     """
 
@@ -123,8 +127,9 @@ class Race:
     def wake(self, now: float) -> list[Order]:
         """The time is *now*.  Returns what to do."""
         orders: list[Order] = []
-        for node, time in sorted(self._timers.items(), key=lambda item: item[1]):
-            if time <= now and self._timers.get(node) == time:
+        due = [(time, -_depth(node), node) for node, time in self._timers.items() if time <= now]
+        for time, _, node in sorted(due, key=lambda item: item[:2]):
+            if self._timers.get(node) == time:  # else what began below has put it off
                 self._next(node, now, orders)
         return orders
 

@@ -16,6 +16,7 @@ from ..framers import Framer
 from ..hub import Deadline
 from ..plugins import Attempt, Stack, stack_name, stacks
 from .candidates import (
+    Performance,
     Score,
     Verdict,
     Way,
@@ -149,6 +150,12 @@ class Setup:
         """Resolve, gather and race.  A switchpoint.  Raises EstablishmentError."""
         return establish(self, deadline)
 
+    def paths(self, end: LocalEndpoint) -> list[str | None]:
+        """The interfaces to listen on for a Local Endpoint; None is all of them.  Raises
+        EstablishmentError if there is none."""
+        ways = self.ways([(end, ())], get_system_policy())
+        return [way.interface for way in ways if way.cut is None]
+
     @property
     def temporary(self) -> Preference | None:
         """What the application itself has said of temporary addresses."""
@@ -159,12 +166,15 @@ class Setup:
         self,
         ends: Sequence[tuple[LocalEndpoint | None, tuple[Any, ...]]],
         policy: SystemPolicy,
+        *,
+        look: bool = False,
+        performance: Performance | None = None,
     ) -> list[Way]:
-        """The ways out, best first, and those that are cut.  Raises EstablishmentError if all
-        are."""
+        """The ways out, best first, and those that are cut.  The interfaces are looked at only if
+        somebody has a wish, or with *look*.  Raises EstablishmentError if all are cut."""
         wishes = [*self.properties.get("interface"), *self.properties.get("pvd")]
-        looked = survey() if wishes or policy.restricts_interfaces() else None
-        found = choose_ways(ends, self.properties, policy, looked)
+        look = look or bool(wishes) or policy.restricts_interfaces()
+        found = choose_ways(ends, self.properties, policy, survey() if look else None, performance)
         if all(way.cut is not None for way in found):
             raise _no_way(found, [local for local, _ in ends], wishes, policy)
         return found
