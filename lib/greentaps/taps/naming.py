@@ -14,6 +14,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
@@ -232,7 +233,7 @@ class Resolution:
 
     def _needs_translation(self, literal: tuple[Any, ...]) -> bool:
         """Whether this is an IPv4 address that only an IPv6 network could lead to."""
-        if ":" in literal[0] or AAAA not in self._kinds:
+        if ":" in literal[0] or AAAA not in self._kinds or literal[0].startswith("127."):
             return False
         return A not in self._kinds or source_address(literal, self._interface) is None
 
@@ -300,7 +301,8 @@ class Resolution:
         """Ask, wait, and look whether there is something new.  A switchpoint."""
         try:
             for question in answers.ask():
-                self._asking[question] = spawn(self._ask, answers, question)
+                self._asking[question] = greenlet = spawn(self._ask, answers, question)
+                greenlet.rawlink(partial(self._asked, answers, question))
             self._wait(answers.wake_at)
             if self._deadline.passed():
                 self._give_up(answers)
@@ -350,6 +352,15 @@ class Resolution:
             else:
                 answers.fail(question, error, now())
         self._asking.pop(question, None)
+        self._wake()
+
+    def _asked(self, answers: Answers, question: Question, _greenlet: Any) -> None:
+        """The greenlet that asked has ended; if it has not said how, then somebody killed it."""
+        if self._asking.pop(question, None) is not None:
+            answers.fail(question, ResolutionError("the resolution was broken off"), now())
+            self._wake()
+
+    def _wake(self) -> None:
         self._told = True
         if self._news is not None:
             self._news.finish(None)

@@ -122,6 +122,8 @@ class Sharing(threading.local):
         if flight is None:
             flight = self._flights[key] = _Flight()
             flight.greenlet = spawn(self._fly, key, flight, question)
+            # One that is killed before it has begun does not even run its `finally`.
+            flight.greenlet.rawlink(lambda _: self._land(key, flight, _broken_off))
         parked: Parked[T] = Parked(runner)
         flight.waiting.append(parked)
         try:
@@ -133,7 +135,6 @@ class Sharing(threading.local):
                 flight.greenlet.kill(block=False)
 
     def _fly(self, key: Hashable, flight: _Flight[T], question: Callable[[], T]) -> None:
-        # What is told if somebody kills this greenlet: those who wait must not wait for ever.
         tell: Callable[[Parked[T]], bool] = _broken_off
         try:
             result = question()
@@ -141,10 +142,13 @@ class Sharing(threading.local):
         except Exception as error:
             tell = partial(_fail, error)
         finally:
-            flight.done = True
-            self._forget(key, flight)
-            for parked in list(flight.waiting):
-                tell(parked)
+            self._land(key, flight, tell)
+
+    def _land(self, key: Hashable, flight: _Flight[T], tell: Callable[[Parked[T]], bool]) -> None:
+        flight.done = True
+        self._forget(key, flight)
+        for parked in flight.waiting:
+            tell(parked)
 
     def _forget(self, key: Hashable, flight: _Flight[Any]) -> None:
         if self._flights.get(key) is flight:
@@ -154,15 +158,8 @@ class Sharing(threading.local):
 def both(first: Callable[[], T], second: Callable[[], T]) -> list[T | Exception]:
     """What the two functions, called at the same time, return or raise.  A switchpoint."""
     parked: Parked[T | Exception] = Parked(get_runner())
-
-    def run() -> None:
-        outcome: T | Exception = ResolutionError("the resolution was broken off")
-        try:
-            outcome = _outcome(second)
-        finally:
-            parked.finish(outcome)
-
-    greenlet = spawn(run)
+    greenlet = spawn(lambda: parked.finish(_outcome(second)))
+    greenlet.rawlink(lambda _: _broken_off(parked))
     try:
         return [_outcome(first), parked.wait()]
     finally:
