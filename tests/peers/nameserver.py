@@ -17,6 +17,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
 import dns.rdatatype
 import dns.rrset
 
@@ -83,7 +84,9 @@ def chained(query: Message) -> Message:
 def many(query: Message) -> Message:
     if kind_of(query) != "A":
         return answer(query)
-    return answer(query, *(f"10.9.{n >> 8}.{n & 255}" for n in range(4000)))
+    response = answer(query)
+    response.answer.append(dns.rrset.from_rdata_list(query.question[0].name, 60, CROWD))
+    return response
 
 
 def old(query: Message) -> Message:
@@ -97,6 +100,9 @@ def cut(query: Message) -> Message:
     return response
 
 
+CROWD = [
+    dns.rdata.from_text("IN", "A", f"10.9.{n >> 8}.{n & 255}") for n in range(4000)
+]  # as many as a message holds
 SVC = {
     "SVCB": ['1 one.test. alpn="x" port=7001', '2 two.test. mandatory="key9" key9="z" port=7002'],
     "A": ["192.0.2.99"],
@@ -153,9 +159,15 @@ OVER_TCP: dict[str, Callable[[Message], Message | None]] = {
 SLOW = 0.4  # seconds
 
 
+def label_of(query: Message) -> str:
+    """The first label of a name, but for those of a service."""
+    labels = query.question[0].name.to_text().lower().split(".")
+    return next(label for label in labels if not label.startswith("_"))
+
+
 def behaviour(query: Message, over_tcp: bool) -> Message | None:
     name = query.question[0].name.to_text().lower()
-    label = name.partition(".")[0]
+    label = label_of(query)
     if name in STATIC:
         return answer(query, *STATIC[name].get(kind_of(query), []))
     if label.startswith("chain-"):
@@ -167,6 +179,8 @@ def behaviour(query: Message, over_tcp: bool) -> Message | None:
 
 def misleading(query: Message, label: str) -> list[bytes]:
     """Wrong answers that come before, or instead of, the right one."""
+    if label not in ("liar", "garbage", "flood"):
+        return []
     right = addresses(query).to_wire()
     other_id = bytes([right[0] ^ 1]) + right[1:]
     lie = answer(query, *({"A": ["192.0.2.66"], "AAAA": ["2001:db8::66"]}[kind_of(query)]))
@@ -176,7 +190,7 @@ def misleading(query: Message, label: str) -> list[bytes]:
         "liar": [b"", b"\0", other_id, lie.to_wire(), query_itself, right],
         "garbage": [right[:12] + b"\xff" * 40],
         "flood": [other_id] * 64,
-    }.get(label, [])
+    }[label]
 
 
 class Server:
@@ -200,7 +214,7 @@ class Server:
             wire, peer = self.udp.recvfrom(65535)
             query = dns.message.from_wire(wire)
             self.note("udp", query, peer[1])
-            label = query.question[0].name.to_text().lower().partition(".")[0]
+            label = label_of(query)
             if label == "forged":  # the right answer, but from somebody else; then the right one
                 forged = answer(query, {"A": "192.0.2.66", "AAAA": "2001:db8::66"}[kind_of(query)])
                 self.elsewhere.sendto(forged.to_wire(), peer)
@@ -225,7 +239,7 @@ class Server:
                 self.note("tcp", query, peer[1])
                 response = behaviour(query, True)
                 if response is not None:
-                    found = response.to_wire()
+                    found = response.to_wire(max_size=65535)
                     link.sendall(len(found).to_bytes(2) + found)
 
 

@@ -252,6 +252,23 @@ def test_hints_are_used_until_the_answers_are_there() -> None:
     ]
 
 
+def test_a_denial_with_a_reason_is_one() -> None:
+    hinted = target("one", 1, "192.0.2.1")
+    answers = Answers(BASE, (A,), service=True)
+    answers.ask()
+    answers.tell_targets([hinted], 1.0)
+    answers.ask()
+    first = answers.take(1.0)
+    assert first is not None
+    assert [found.address for found in first.added] == ["192.0.2.1"]
+    answers.fail(Question(A, hinted), NO, 2.0, certain=True)
+    last = answers.take(2.0)
+    assert last is not None
+    assert [found.address for found in last.removed] == ["192.0.2.1"]
+    assert last.complete
+    assert answers.errors == (NO,)
+
+
 def test_a_hint_outlives_a_failure_but_not_a_denial() -> None:
     hinted = target("one", 1, "192.0.2.1")
     for what, removed in ((NO, []), ([], ["192.0.2.1"])):

@@ -217,16 +217,19 @@ class Answers:
         """The service is decidedly not available there (RFC 2782: the target is the root)."""
         self._refusal = error
 
-    def fail(self, question: Question, error: Exception, now: float) -> None:
-        """A question has no answer, or a negative one that is an error to the resolver."""
+    def fail(
+        self, question: Question, error: Exception, now: float, *, certain: bool = False
+    ) -> None:
+        """A question has no answer; or one, if that is *certain*, that there is nothing."""
         self._errors.append(error)
         if question.kind == SERVICE:
             self.tell_targets((), now)
             return
         half = self._branch(question.target).halves[question.kind]
+        # Hints are better than nothing, but not if the name has nothing.
+        if certain or not half.addresses:
+            half.tell((), now)
         half.settled = True
-        if not half.addresses:  # hints are better than nothing
-            half.at = now
 
     def _branch(self, target: Target) -> _Branch:
         service = self._service

@@ -47,7 +47,7 @@ EDNS_SIZE = 1232
 MAX_SERVERS = 8
 MAX_ALIASES = 8  # of CNAME records that are not in one message, and of SVCB records
 MAX_STRANGERS = 32  # wrong answers to one question, before it is asked over TCP
-MAX_RECORDS = 256  # kept of one answer
+MAX_RECORDS = 256  # looked at in one answer
 _MAX_SEARCH = 6  # domains, as in the system's resolver
 # Seconds that it is believed that there is nothing (RFC 2308 section 5): at most, and where the
 # answer does not say for how long.
@@ -308,8 +308,9 @@ class DnsResolver(Resolver):
         """Ask, and follow CNAMEs that the server has not followed itself."""
         dns = self._dns
         ttl = float("inf")
+        asked = name
         for _ in range(MAX_ALIASES):
-            response = self._exchange(name, kind, configuration, interface)
+            response = self._exchange(asked, kind, configuration, interface)
             try:
                 chain = response.resolve_chaining()
             except dns.exception.DNSException as error:
@@ -317,14 +318,13 @@ class DnsResolver(Resolver):
             ttl = min(ttl, chain.minimum_ttl)
             owner = chain.canonical_name
             if chain.answer is not None:
-                records = tuple(chain.answer)[:MAX_RECORDS]
-                return _Records(records, owner.to_text(), True, ttl)
+                return _Records(tuple(chain.answer), owner.to_text(), True, ttl)
             exists = response.rcode() == dns.rcode.NOERROR
             ended = any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority)
-            if not exists or ended or owner == name:
+            if not exists or ended or owner == asked:
                 limit = _MAX_NEGATIVE_TTL if ended else _UNSAID_NEGATIVE_TTL
                 return _Records((), owner.to_text(), exists, min(ttl, limit))
-            name = owner
+            asked = owner
         raise _error(name, socket.EAI_FAIL, "an alias of too many others")
 
     def _exchange(
@@ -499,11 +499,24 @@ class _Exchange:
         if wire[:2] != self._wire[:2]:
             return None
         try:
-            response = dns.message.from_wire(wire, ignore_trailing=True)
+            response = dns.message.from_wire(_bounded(wire), ignore_trailing=True)
         # dnspython has many errors for what it cannot parse, and not all are its own.
         except Exception as error:
             raise _ServerError(f"{self._server[0]} answered garbage: {_text(error)}") from error
         return response if self._query.is_response(response) else None
+
+
+def _bounded(wire: bytes) -> bytes:
+    """A message that claims to have no more records than are looked at: to parse thousands would
+    keep everybody else waiting."""
+    if len(wire) < 12:
+        return wire  # it claims nothing
+    counts = [int.from_bytes(wire[at : at + 2]) for at in (6, 8, 10)]  # RFC 1035 section 4.1.1
+    left = MAX_RECORDS
+    for index, count in enumerate(counts):
+        # What comes after records that are passed over cannot be found.
+        counts[index], left = min(count, left), left - count if count < left else 0
+    return wire[:6] + b"".join(count.to_bytes(2) for count in counts) + wire[12:]
 
 
 def _read_exactly(link: Any, length: int) -> bytes:
@@ -599,7 +612,8 @@ def _negative(name: str, found: _Records) -> ResolutionError:
 
 
 def _error(name: Any, code: int, text: str) -> ResolutionError:
-    made = ResolutionError(f"cannot resolve {str(name)!r}: {text}", address=(str(name), None))
+    shown = name if isinstance(name, str) else name.to_text(omit_final_dot=True)
+    made = ResolutionError(f"cannot resolve {shown!r}: {text}", address=(shown, None))
     made.code = code
     return made
 

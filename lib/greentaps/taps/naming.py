@@ -347,10 +347,11 @@ class Resolution:
             else:
                 answers.tell(question, self._ask_for_addresses(question), now())
         except Exception as error:
-            if question.kind == SERVICE and getattr(error, "code", None) == socket.EAI_SERVICE:
+            code = getattr(error, "code", None)
+            if question.kind == SERVICE and code == socket.EAI_SERVICE:
                 answers.refuse(error)
             else:
-                answers.fail(question, error, now())
+                answers.fail(question, error, now(), certain=code in _NEGATIVE)
         self._asking.pop(question, None)
         self._wake()
 
