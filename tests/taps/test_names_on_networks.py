@@ -1,0 +1,118 @@
+"""Names in network namespaces: questions that leave through one interface, networks without IPv4,
+and what the kernel says of source addresses."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from greentaps import ResolutionError
+from greentaps.taps.dns import DnsResolver
+from greentaps.taps.ordering import Source
+from greentaps.taps.sources import SourceFinder, source_address
+from peers import HERE as PEERS
+from peers import running
+from rfc9622.world import Network, ip, network
+from taps.resolving import Heard, addresses, named
+
+pytest.importorskip("dns.message", reason="dnspython is not installed")
+pytestmark = [pytest.mark.netns, pytest.mark.peer]
+
+V6, V4 = socket.AF_INET6, socket.AF_INET
+
+
+@pytest.fixture
+def net() -> Iterator[Network]:
+    with network() as made:
+        yield made
+
+
+def serving(net: Network, address: str, log: Path) -> Any:
+    """A name server on the other host, at port 53."""
+    return running(
+        "nsenter",
+        f"--net=/proc/{os.getpid()}/fd/{net._there}",
+        sys.executable,
+        PEERS / "nameserver.py",
+        address,
+        log,
+        53,
+    )
+
+
+@pytest.mark.rfc("CG-06", "CT-04")
+def test_a_question_leaves_through_the_interface_that_is_used(net: Network, tmp_path: Path) -> None:
+    """The routes lead to a network where nobody answers.  The other one has the name server."""
+    with serving(net, net.THERE, tmp_path / "log") as peer:
+        assert peer.line() == "53"
+        ip(
+            "link add dead0 type veth peer name dead1",  # the other end has no address
+            "addr add 198.51.100.1/24 dev dead0",
+            "link set dead0 up",
+            "link set dead1 up",
+            f"route add {net.THERE}/32 dev dead0",
+        )
+        resolver = DnsResolver([net.THERE], timeout=0.3, attempts=1)
+        (news,) = Heard(named("plain.test"), resolver=resolver, interface="dead0").all()
+        assert isinstance(news.error, ResolutionError)
+        (news,) = Heard(named("plain.test"), resolver=resolver).all()
+        assert isinstance(news.error, ResolutionError)
+        assert not (tmp_path / "log").read_text()
+        news = Heard(named("plain.test"), resolver=resolver, interface="here0").all()[-1]
+        assert sorted(addresses(news)) == ["192.0.2.1", "2001:db8::1"]
+        # Over TCP as well.
+        news = Heard(named("cut.test"), resolver=resolver, interface="here0").all()[-1]
+        assert sorted(addresses(news)) == ["192.0.2.1", "2001:db8::1"]
+        peer.end_input()
+
+
+def test_an_interface_that_is_not_there(net: Network) -> None:
+    resolver = DnsResolver([net.THERE], timeout=0.3, attempts=1)
+    (news,) = Heard(named("plain.test"), resolver=resolver, interface="no0").all()
+    assert isinstance(news.error, ResolutionError)
+    assert "No such device" in str(news.error)
+
+
+@pytest.mark.rfc("HE-13")
+def test_a_network_without_ipv4(net: Network, tmp_path: Path) -> None:
+    """The kernel has no way to an IPv4 address, and the network's name server has the prefix."""
+    ip("addr del 192.0.2.1/24 dev here0")
+    with serving(net, net.THERE6, tmp_path / "log") as peer:
+        assert peer.line() == "53"
+        resolver = DnsResolver([net.THERE6], timeout=2)
+        (news,) = Heard(named("198.51.99.1", 7), resolver=resolver).all()
+        assert [one.address for one in news.order] == [("2001:db8:64::c633:6301", 7, 0, 0)]
+        assert news.order[0].via == "NAT64"
+        peer.end_input()
+
+
+@pytest.mark.rfc("HE-08")
+def test_what_the_kernel_says_of_sources(net: Network) -> None:
+    assert source_address(("192.0.2.2", 80)) == "192.0.2.1"
+    assert source_address(("2001:db8::2", 80, 0, 0), "here0") == "2001:db8::1"
+    assert source_address(("192.0.2.2", 80), "no0") is None
+    assert source_address(("198.51.100.1", 80)) is None
+    assert SourceFinder(None).find(("192.0.2.2", 80)) == Source("192.0.2.1")
+    assert SourceFinder(None).find(("2001:db8::2", 80, 0, 0)) == Source("2001:db8::1")
+    ip("-6 addr change 2001:db8::1/64 dev here0 preferred_lft 0 valid_lft forever")
+    found = SourceFinder(None).find(("2001:db8::2", 80, 0, 0))
+    assert found == Source("2001:db8::1", deprecated=True)
+
+
+@pytest.mark.rfc("HE-08")
+def test_an_order_that_the_kernel_decides(net: Network, tmp_path: Path) -> None:
+    """Without a way to IPv6 the IPv4 address goes first (rule 1), in spite of rule 6."""
+    with serving(net, net.THERE, tmp_path / "log") as peer:
+        assert peer.line() == "53"
+        resolver = DnsResolver([net.THERE], timeout=2)
+        news = Heard(named("plain.test"), resolver=resolver).all()[-1]
+        assert addresses(news) == ["2001:db8::1", "192.0.2.1"]
+        ip("-6 addr flush dev here0")
+        news = Heard(named("plain.test"), resolver=resolver).all()[-1]
+        assert addresses(news) == ["192.0.2.1", "2001:db8::1"]
+        peer.end_input()
