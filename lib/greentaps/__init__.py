@@ -54,6 +54,8 @@ from .taps import (
     get_system_policy,
     set_system_policy,
 )
+from .taps.caches import flush_caches, register_cache
+from .taps.history import History, default_history, set_default_history
 from .taps.names import (
     CapacityProfiles,
     MessageProperties,
@@ -61,6 +63,7 @@ from .taps.names import (
     SelectionProperties,
     TCPUserTimeout,
 )
+from .taps.paths import Survey, survey
 from .taps.properties import (
     ACTIVE,
     AGGREGATE,
@@ -146,6 +149,7 @@ __all__ = [
     "Framer",
     "FramingError",
     "GreentapsError",
+    "History",
     "IdentityChallenge",
     "InterfaceType",
     "LengthPrefixFramer",
@@ -177,6 +181,7 @@ __all__ = [
     "SendError",
     "Server",
     "SslTransport",
+    "Survey",
     "SwitchpointError",
     "SystemPolicy",
     "TCPUserTimeout",
@@ -193,9 +198,15 @@ __all__ = [
     "create_connection",
     "create_default_context",
     "create_server",
+    "default_history",
+    "flush_caches",
     "get_loop",
     "get_system_policy",
     "register_property",
     "set_system_policy",
+    "register_cache",
+    "register_property",
+    "set_default_history",
+    "survey",
     "switchpoint",
 ]

@@ -3,6 +3,9 @@
 Pure: the caller says what time it is.  Sessions of TLS 1.3 arrive at any time after the handshake,
 so engines are watched: what has not been handed in when the next connection wants it is fetched
 from an engine that is still alive.
+
+Not on disk, ever: neither the standard library nor pyOpenSSL gives a session out as bytes, or makes
+one from bytes, through its public names.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 from .terms import Resumable
@@ -34,12 +37,15 @@ class SessionCache:
     it is not always the same.
     """
 
+    _all: ClassVar[WeakSet[SessionCache]] = WeakSet()
+
     def __init__(self, capacity: int, lifetime: float) -> None:
         self._capacity = capacity
         self._lifetime = lifetime
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._watched: dict[Hashable, WeakSet[Any]] = {}
         self._tidy_at = _TIDY_FROM
+        SessionCache._all.add(self)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -100,3 +106,14 @@ class SessionCache:
         else:
             self._entries.move_to_end(key)
         return entry.resumable.session if now < entry.end else None
+
+    def clear(self) -> None:
+        """Forget all sessions, also those that engines have not handed in yet."""
+        self._entries.clear()
+        self._watched.clear()
+
+    @classmethod
+    def clear_all(cls) -> None:
+        """`clear` every cache of this process."""
+        for cache in list(cls._all):
+            cache.clear()
