@@ -202,11 +202,10 @@ __all__ = [
     "flush_caches",
     "get_loop",
     "get_system_policy",
-    "register_property",
-    "set_system_policy",
     "register_cache",
     "register_property",
     "set_default_history",
+    "set_system_policy",
     "survey",
     "switchpoint",
 ]
