@@ -17,16 +17,13 @@ def main():
         connection.close(wait=False)
 
     def failed(connection, error):
-        print(error.reason.value)
+        print(error)
 
     def closed(connection):
         listener.stop()
         # What no stack has fails before anything is sent.
         wanted.require("preserveMsgBoundaries")
-        try:
-            client.initiate(timeout=10, wait=False)
-        except taps.EstablishmentError as error:
-            print(error)
+        client.initiate(timeout=10, wait=False)
 
     here = taps.LocalEndpoint().with_ip_address("127.0.0.1")
     listener = taps.Preconnection(local_endpoint=here).listen()

@@ -56,6 +56,7 @@ from .taps import (
 )
 from .taps.caches import flush_caches, register_cache
 from .taps.history import History, default_history, set_default_history
+from .taps.message import MessageDataObject
 from .taps.names import (
     CapacityProfiles,
     MessageProperties,
@@ -158,6 +159,7 @@ __all__ = [
     "LocalEndpoint",
     "Message",
     "MessageContext",
+    "MessageDataObject",
     "MessageProperties",
     "MessageProtocol",
     "MessageTooLongError",

@@ -241,7 +241,7 @@ def test_its_handlers_and_their_arguments() -> None:
         until(lambda: events)
         assert events == [("sent", None)]
         connection.HANDLE_STATE_CLOSED = lambda connection: events.append("closed")
-        connection.HANDLE_STATE_CONNECTION_ERROR = lambda connection, error: events.append("error")
+        connection.HANDLE_STATE_CONNECTION_ERROR = lambda connection: events.append("error")
 
         def block() -> None:
             connection.send(b"b", lambda *args: None, MessageContext().add("msg-prio", 200))
@@ -253,6 +253,71 @@ def test_its_handlers_and_their_arguments() -> None:
         until(lambda: len(events) == 2)
         assert events[-1] == "closed"
         server.abort()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "piece"),
+    [
+        ((1, 3), {}, b"abc"),
+        ((2,), {"max_length": 4}, b"abcd"),
+        ((), {"min_incomplete_length": 6, "max_length": 6}, b"abcdef"),
+        ((), {"min_incomplete_length": 6}, b"abcdef"),
+    ],
+)
+def test_its_receive_takes_the_handler_first(
+    arguments: tuple[int, ...], named: dict[str, int], piece: bytes
+) -> None:
+    got: list[Any] = []
+
+    def handler(connection: Any, message: Any, context: Any, is_end: Any, error: Any) -> None:
+        got.append((message.data, is_end, error))
+
+    with joined() as (client, server):
+        client.send(b"abcdef")
+        assert server.receive(handler, *arguments, **named) is None
+        until(lambda: got)
+        assert got == [(piece, False, None)]
+        for wrong in (
+            lambda: server.receive(handler, 1, min_incomplete_length=1),
+            lambda: server.receive(handler, handler=handler),  # type: ignore[call-overload]
+            lambda: server.receive(1, 2, 3),  # type: ignore[call-overload]
+            lambda: server.receive(1, 2, max_length=2),  # type: ignore[call-overload,misc]
+            lambda: server.receive(handler, "1"),  # type: ignore[call-overload]
+        ):
+            with pytest.raises(TypeError):
+                wrong()
+        assert server._requests == []
+
+
+def test_its_handlers_are_attributes() -> None:
+    told: list[Any] = []
+    with joined() as (client, server):
+        assert client.HANDLE_STATE_CONNECTION_ERROR is None
+        client.HANDLE_STATE_CONNECTION_ERROR = told.append  # gets the Connection alone
+        assert told.append == client.HANDLE_STATE_CONNECTION_ERROR
+        client.HANDLE_STATE_CLOSED = told.append
+        client.HANDLE_STATE_CLOSED = None
+        assert client.HANDLE_STATE_CLOSED is None
+        for wrong in (1, "handler"):
+            with pytest.raises(TypeError):
+                client.HANDLE_STATE_READY = wrong
+        server.abort()
+        until(lambda: told)
+        assert told == [client]
+
+
+def test_its_preconnection_takes_security_needed_in_its_place() -> None:
+    called: list[bool] = []
+    made = Preconnection(None, None, None, True, lambda: called.append(True))
+    assert made.security_parameters is not None
+    assert Preconnection(None, None, None, False).security_parameters is None
+    with pytest.raises(taps.EstablishmentError):
+        made.initiate()
+    until(lambda: called)
+
+
+def test_its_message_object() -> None:
+    assert taps.MessageDataObject(b"data", True, None).length == 4
 
 
 def test_its_clone_takes_a_handler_of_errors() -> None:

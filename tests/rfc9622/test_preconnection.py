@@ -84,11 +84,27 @@ def test_what_was_put_in_reads_back_and_can_be_changed() -> None:
 
 
 @pytest.mark.rfc("PC-07", "MU-07", "ER-01", "I-05")
-@pytest.mark.parametrize("wait", [True, False])
-def test_initiate_needs_a_remote_endpoint(wait: bool) -> None:
+def test_initiate_needs_a_remote_endpoint() -> None:
     with pytest.raises(EstablishmentError) as caught:
-        Preconnection(local()).initiate(wait=wait)
+        Preconnection(local()).initiate()
     assert caught.value.reason is Reason.INVALID_CONFIGURATION
+
+
+@pytest.mark.rfc("PC-07", "MU-07", "EV-02", "ST-05")
+def test_without_waiting_even_an_early_failure_is_told_once_and_by_the_event() -> None:
+    made = Preconnection(local())
+    log = Log(made)
+    connection = made.initiate(wait=False)  # raises nothing
+    assert connection.state is ConnectionState.CLOSED
+    until(lambda: log)
+    assert log.names == ["establishment_error"]
+    assert log[0][1].reason is Reason.INVALID_CONFIGURATION
+    for call in (lambda: connection.send(b"x"), lambda: connection.receive(1)):
+        with pytest.raises(EstablishmentError) as caught:
+            call()
+        assert caught.value.reason is Reason.INVALID_CONFIGURATION
+    connection.close()
+    assert log.names == ["establishment_error"]
 
 
 @pytest.mark.rfc("PC-07", "MU-06", "ER-01", "L-07")

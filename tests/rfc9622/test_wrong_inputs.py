@@ -80,7 +80,7 @@ def test_endpoints(kind: type, method: str, types: list[Any], values: list[Any])
         {"remote_endpoint": [remote(1), local()]},
         {"transport_properties": {"reliability": "require"}},
         {"transport_properties": LocalEndpoint()},
-        {"security_parameters": True},
+        {"security_parameters": 1},
         {"security_parameters": {}},
         {"unfulfilled_handler": 1, "x": 1},
     ],
@@ -225,7 +225,7 @@ def test_receive(ends: tuple[Connection, Connection]) -> None:
     with pytest.raises(TypeError):
         server.receive(handler=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        server.receive(print, 5)  # type: ignore[arg-type]
+        server.receive(print, 5, 5, 5)  # type: ignore[call-overload]
     for wrong in NOT_NUMBERS:
         with pytest.raises(TypeError):
             server.receive(timeout=wrong)

@@ -21,7 +21,7 @@ import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
-from typing import Any
+from typing import Any, overload
 
 from ..errors import (
     CloneError,
@@ -312,15 +312,13 @@ class Connection(ConnectionHandlers, FramerHost):
             raise
 
     def establish_soon(self, deadline: Deadline) -> None:
-        """For `Preconnection`: establish, in a greenlet of its own; events tell of the outcome.
-
-        Raises EstablishmentError for what can be seen before anything is opened.
-        """
+        """For `Preconnection`: establish, in a greenlet of its own; events tell of the outcome,
+        also of what can be seen before anything is opened."""
         try:
             self._setup.choose(server_side=False)
         except EstablishmentError as error:
             self._not_established(error)
-            raise
+            return
 
         def work() -> None:
             try:
@@ -787,11 +785,35 @@ class Connection(ConnectionHandlers, FramerHost):
 
     # -- Receiving --
 
-    @marks_switchpoint
+    @overload
     def receive(
         self,
-        min_incomplete_length: int | None = None,
-        max_length: int | None = None,
+        min_incomplete_length: float | None = None,
+        max_length: float | None = None,
+        *,
+        timeout: float | None = None,
+        wait: bool = True,
+        handler: ReceiveHandler | None = None,
+    ) -> Message | None: ...
+
+    @overload
+    def receive(
+        self,
+        handler: ReceiveHandler,
+        /,
+        min_incomplete_length: float | None = None,
+        max_length: float | None = None,
+    ) -> None: ...
+
+    @marks_switchpoint
+    def receive(  # type: ignore[misc] - a first argument of either name is `_first`
+        self,
+        _first: Any = None,
+        _second: Any = None,
+        _third: Any = None,
+        /,
+        min_incomplete_length: Any = None,
+        max_length: Any = None,
         *,
         timeout: float | None = None,
         wait: bool = True,
@@ -809,17 +831,22 @@ class Connection(ConnectionHandlers, FramerHost):
         ``handler(connection, message, context, end_of_message, error)``, *end_of_message* being
         None for a Message that comes whole; this form does not wait either.  Several may be
         outstanding; they are served in order.  After the closing event there are no events any
-        more, so then the error is raised.  ``receive(handler)``, as older systems have it, is
-        taken too.
+        more, so then the error is raised.  ``receive(handler, min_incomplete_length,
+        max_length)``, as older systems have it, is taken too.
 
         Raises, when waiting: ReceiveError when there is none any more (reason Closed), or when
         the data cannot be made a Message (DeframingFailed); ConnectionError if the Connection
         has failed; Timeout, upon which nothing is lost.  A switchpoint when it waits.
         """
-        if callable(min_incomplete_length):
-            if handler is not None or max_length is not None:
-                raise TypeError("beside other arguments, a handler is given as handler=")
-            handler, min_incomplete_length = min_incomplete_length, None
+        if _first is not None or _second is not None or _third is not None:
+            if callable(_first):
+                if handler is not None:
+                    raise TypeError("receive() takes one handler")
+                handler, _first, _second, _third = _first, _second, _third, None
+            min_incomplete_length = _one_of(_first, min_incomplete_length)
+            max_length = _one_of(_second, max_length)
+            if _third is not None:
+                raise TypeError("receive() takes two lengths")
         minimum = inf if min_incomplete_length is None else _length(min_incomplete_length)
         maximum = inf if max_length is None else _length(max_length)
         if not wait or handler is not None:
@@ -1704,6 +1731,13 @@ def _check_handler(handler: Any) -> None:
 def _check_context(context: Any) -> None:
     if context is not None and not isinstance(context, MessageContext):
         raise TypeError(f"a context is a MessageContext, not {context!r}")
+
+
+def _one_of(first: Any, named: Any) -> Any:
+    """An argument that may be given by its place or by its name."""
+    if first is not None and named is not None:
+        raise TypeError("receive() got the same length twice")
+    return named if first is None else first
 
 
 def _length(value: Any) -> float:

@@ -137,6 +137,33 @@ class Events:
                 self._start()
 
 
+class _OnlyTheSubject:
+    """A handler of an older system, which gets the Connection and nothing else."""
+
+    __slots__ = ("handler",)
+
+    def __init__(self, handler: Callable[[Any], Any]) -> None:
+        self.handler = handler
+
+    def __call__(self, subject: Any, *_: Any) -> Any:
+        return self.handler(subject)
+
+
+def _attribute(event: str) -> Any:
+    """The handler of *event* as older systems have it: an attribute, which is assigned."""
+
+    def get(self: Handlers) -> Any:
+        found = None if self._events is None else self._events.handlers.get(event)
+        return found.handler if isinstance(found, _OnlyTheSubject) else found
+
+    def put(self: Handlers, handler: Any) -> None:
+        if callable(handler):
+            handler = _OnlyTheSubject(handler)
+        getattr(self, f"on_{event}")(handler)
+
+    return property(get, put)
+
+
 class ConnectionHandlers(Handlers):
     """The events of a Connection, each as a method that sets its handler (None removes it).
 
@@ -199,9 +226,9 @@ class ConnectionHandlers(Handlers):
     # The names of older systems:
 
     on_initiate_error = on_establishment_error
-    HANDLE_STATE_READY = property(None, on_ready)
-    HANDLE_STATE_CLOSED = property(None, on_closed)
-    HANDLE_STATE_CONNECTION_ERROR = property(None, on_connection_error)
+    HANDLE_STATE_READY = _attribute("ready")
+    HANDLE_STATE_CLOSED = _attribute("closed")
+    HANDLE_STATE_CONNECTION_ERROR = _attribute("connection_error")
 
     def on_soft_error(self, handler: Handler) -> None:
         """SoftError (section 8.3.1): ``handler(connection, error)``."""
@@ -222,9 +249,7 @@ class ListenerHandlers(Handlers):
         it gets every new Connection, and `Listener.accept` none."""
         self._on("connection_received", handler)
 
-    HANDLE_CONNECTION_RECEIVED = property(
-        None, lambda self, handler: self.on_connection_received(handler)
-    )
+    HANDLE_CONNECTION_RECEIVED = _attribute("connection_received")
 
     def on_stopped(self, handler: Handler) -> None:
         """Stopped (section 7.2): ``handler(listener)``.  The last event."""

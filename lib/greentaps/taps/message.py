@@ -12,7 +12,7 @@ from typing import Any
 from .endpoint import LocalEndpoint, RemoteEndpoint
 from .properties import check_message_property, find_property
 
-__all__ = ["Message", "MessageContext"]
+__all__ = ["Message", "MessageContext", "MessageDataObject"]
 
 Ends = Callable[[], tuple[Any, Any]]
 
@@ -160,3 +160,6 @@ class Message:
     def __repr__(self) -> str:
         shown = repr(self.data) if len(self.data) <= 32 else f"<{len(self.data)} bytes>"
         return f"Message({shown}, end_of_message={self.end_of_message})"
+
+
+MessageDataObject = Message  # its name in older systems

@@ -39,7 +39,8 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
     *local_endpoint* and *remote_endpoint* are one Endpoint or several; *transport_properties* are
     the defaults if left out.  Without *security_parameters* the library adds no security;
     ``SecurityParameters()`` adds TLS with verification, and so does ``security_needed=True``
-    alone.  Nothing is sent or opened.
+    alone, or True in its place.  *unfulfilled_handler* is called, without arguments, when an
+    establishment fails.  Nothing is sent or opened.
 
     Handlers that are set here are those of every Connection and Listener made afterwards.
 
@@ -51,11 +52,14 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         local_endpoint: LocalEndpoint | Iterable[LocalEndpoint] | None = None,
         remote_endpoint: RemoteEndpoint | Iterable[RemoteEndpoint] | None = None,
         transport_properties: TransportProperties | None = None,
-        security_parameters: SecurityParameters | None = None,
+        security_parameters: SecurityParameters | bool | None = None,
+        unfulfilled_handler: Callable[[], Any] | None = None,
         *,
         security_needed: bool = False,
-        unfulfilled_handler: Callable[[], Any] | None = None,
     ) -> None:
+        if isinstance(security_parameters, bool):  # its place in older systems
+            security_needed = security_parameters
+            security_parameters = None
         self.local_endpoints = _endpoints(local_endpoint, LocalEndpoint)
         self.remote_endpoints = _endpoints(remote_endpoint, RemoteEndpoint)
         if transport_properties is None:
@@ -101,8 +105,10 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         Ready or EstablishmentError tells of the outcome.  *timeout* (seconds) covers name
         resolution, every attempt, and the handshakes.
 
-        Raises EstablishmentError, which tells what was tried and why each attempt failed; without
-        waiting only for what can be seen before anything is opened.
+        Raises EstablishmentError, which tells what was tried and why each attempt failed.  Without
+        waiting it raises nothing but TypeError and ValueError for its own arguments: a failure is
+        told once, by the event, also one that is seen before anything is opened; and then by each
+        later call on the Connection.
         """
         deadline = Deadline(timeout)
         connection = Connection(self._setup(Role.INITIATE))

@@ -318,21 +318,22 @@ class SecurityParameters:
         """``Set``: give the parameter *name*, in any spelling, one value or several; None alone
         puts the default back.  What was set before is replaced.
 
-        ===============================  =====================================================
+        ================================ =====================================================
         ``allowedSecurityProtocols``     ``"tls_1_2"``, ``"tls_1_3"``
-        ``serverCertificate``,           a path, PEM data, or a tuple (certificate, key[,
-        ``clientCertificate``            password]) of those
+        ``serverCertificate``            a path, PEM data, or a tuple (certificate, key[,
+                                         password]) of those
+        ``clientCertificate``            the same
         ``pinnedServerCertificate``      a path, PEM or DER data; ``"sha256/..."`` with the base64
                                          digest of a public key (SubjectPublicKeyInfo), or
                                          ``"sha256:..."`` with the hex digest of a certificate
         ``alpn``                         names in the order of preference
-        ``supportedGroup``,              the RFCs' names: see `supported`
-        ``ciphersuite``,
-        ``signatureAlgorithm``
+        ``supportedGroup``               the RFCs' names: see `supported`
+        ``ciphersuite``                  the same
+        ``signatureAlgorithm``           the same
         ``maxCachedSessions``            a number; 0: sessions are not resumed
         ``cachedSessionLifetimeSeconds`` a number
         ``preSharedKey``                 a key (bytes) and an identity
-        ===============================  =====================================================
+        ================================ =====================================================
 
         Raises KeyError for other names, TypeError and ValueError for other values, and OSError
         for files, with everything as it was.
