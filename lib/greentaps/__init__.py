@@ -57,6 +57,7 @@ from .taps import (
 from .taps.caches import flush_caches, register_cache
 from .taps.history import History, default_history, set_default_history
 from .taps.message import MessageDataObject
+from .taps.monitoring import Statistics, statistics
 from .taps.names import (
     CapacityProfiles,
     MessageProperties,
@@ -183,6 +184,7 @@ __all__ = [
     "SendError",
     "Server",
     "SslTransport",
+    "Statistics",
     "Survey",
     "SwitchpointError",
     "SystemPolicy",
@@ -208,6 +210,7 @@ __all__ = [
     "register_property",
     "set_default_history",
     "set_system_policy",
+    "statistics",
     "survey",
     "switchpoint",
 ]

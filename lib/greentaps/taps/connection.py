@@ -52,6 +52,7 @@ from ..hub import (
 from ..plugins import ALWAYS, EITHER, duplicates, offer, stack_name
 from ..transports.base import CLOSE_TIMEOUT, as_bytes
 from ..transports.options import is_temporary
+from . import monitoring
 from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of
 from .establishing import Established
 from .events import ConnectionHandlers, Events
@@ -367,7 +368,9 @@ class Connection(ConnectionHandlers, FramerHost):
         self._begin_properties()
         self._paused = False
         transport.resume_reading()
-        if self._setup.role is Role.INITIATE:
+        initiated = self._setup.role is Role.INITIATE
+        monitoring.opened(self, stack_name(established.candidate.stack), received=not initiated)
+        if initiated:
             self._emit("ready")
         if self._events is not None:
             self._watch_path()
@@ -398,6 +401,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._stop_timers()
         self._leave_group()
         self._fail_requests()
+        monitoring.not_established(self, error)
         self._emit_last("establishment_error", error)
         self._wake_closers()
 
@@ -625,6 +629,7 @@ class Connection(ConnectionHandlers, FramerHost):
         whole: int | None = largest()
         if whole != self._whole:
             if self._whole is not None:
+                monitoring.happened(self, "PathChange")
                 self._emit("path_change")
             self._whole = whole
         return whole
@@ -736,6 +741,8 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def _report_sent(self, send: _Send, error: BaseException | None) -> None:
         """The one event of a send."""
+        if error is not None:
+            monitoring.happened(self, type(error).__name__, error)
         if send.parked is not None:
             if error is None:
                 send.parked.finish(None)
@@ -805,8 +812,8 @@ class Connection(ConnectionHandlers, FramerHost):
         max_length: float | None = None,
     ) -> None: ...
 
-    @marks_switchpoint
-    def receive(  # type: ignore[misc] - a first argument of either name is `_first`
+    @marks_switchpoint  # type: ignore[misc]  # what is first has either name
+    def receive(
         self,
         _first: Any = None,
         _second: Any = None,
@@ -952,6 +959,7 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def report_receive_error(self, handler: ReceiveHandler | None, error: BaseException) -> None:
         """For a `receive` that does not wait: its ReceiveError event."""
+        monitoring.happened(self, type(error).__name__, error)
         if handler is not None:
             self._call_handler(handler, None, None, None, error)
         else:
@@ -1006,6 +1014,7 @@ class Connection(ConnectionHandlers, FramerHost):
     def error_received(self, exc: TransportError) -> None:
         """The network says something about an earlier datagram: not the end of anything (RFC
         9622 section 8.3.1)."""
+        monitoring.happened(self, "SoftError", exc)
         self._emit("soft_error", exc)
 
     # As the host of the framers:
@@ -1152,6 +1161,9 @@ class Connection(ConnectionHandlers, FramerHost):
             self._ending = exc
         if self._state is ESTABLISHED:
             self._to(CLOSING)
+        assert self._established is not None
+        stack = stack_name(self._established.candidate.stack)
+        monitoring.lost(stack, failed=self._ending is not None)
         self._stop_timers()
         self._fail_senders()
         self._fail_requests()
@@ -1201,6 +1213,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._to(CLOSED)
         self._stop_timers()
         self._leave_group()
+        monitoring.ended(self, None if self._ending is None else self._end_error())
         self._emit_end()
         self._wake_closers()
 
@@ -1386,6 +1399,7 @@ class Connection(ConnectionHandlers, FramerHost):
                 "only an established Connection that we have initiated can be cloned",
                 Reason.NOT_CLONEABLE,
             )
+            monitoring.happened(self, "CloneError", error)
             self._emit("clone_error", error)
             raise error
         setup = self._setup if framer is None else self._setup.with_framers([framer])
@@ -1427,6 +1441,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._group = None
         made = CloneError(f"the Connection has left its group: {error}", Reason.NOT_CLONEABLE)
         made.__cause__ = error
+        monitoring.happened(self, "CloneError", made)
         self._emit("clone_error", made)
 
     @switchpoint
@@ -1630,7 +1645,7 @@ class Connection(ConnectionHandlers, FramerHost):
                 continue
         if warning is not None and last is None:
             remote = self._established.candidate.remote
-            self._emit("soft_error", TransportError(warning, None, remote))
+            self.error_received(TransportError(warning, None, remote))
         self._soft_timer = self._runner.call_later(1.0, self._look_for_soft_errors, warning)
 
     # -- Changes of the path (RFC 9622 section 8.3.2, RFC 9623 section 7.2) --

@@ -17,6 +17,7 @@ from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, Trans
 from ..framers import Framer, FramerHost, FramerStack
 from ..hub import Deadline, Parked, get_runner, now, spawn
 from ..plugins import Attempt
+from . import monitoring
 from .candidates import NO_ENDPOINT, NO_FAMILY, NO_LOCAL, Candidate, Node, attach, plugins_of
 from .message import MessageContext, fresh_context
 from .naming import News
@@ -156,7 +157,8 @@ def attempt_one(
         interface=candidate.interface,
         hop_limit=candidate.hop_limit,
     )
-    begun = now()
+    monitoring.attempt_began(candidate)
+    started = begun = now()
     phases = []
     transport = None
     try:
@@ -165,10 +167,12 @@ def attempt_one(
             phases.append((plugin.name, now() - begun))
             begun = now()
         stack = made_ready(transport, attempt.deadline, framers, attempt.hostname)
-    except BaseException:
+    except BaseException as error:
+        monitoring.attempt_failed(candidate, error)
         if transport is not None:
             transport.abort()
         raise
+    monitoring.attempt_won(candidate, now() - started)
     name, seconds = phases.pop()
     phases.append((name, seconds + now() - begun))
     return Established(candidate, transport, tuple(phases), stack)

@@ -7,7 +7,6 @@ many handshakes are under way, further ones stay in the kernel's backlog.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 from ..errors import EstablishmentError, Reason, TransportError
 from ..hub import Parked, check_timeout, get_runner, now, switchpoint
 from ..plugins import Attempt, Stack, stack_name
+from . import monitoring
 from .candidates import Candidate
 from .connection import Connection
 from .endpoint import LocalEndpoint, endpoint_of
@@ -31,8 +31,6 @@ __all__ = ["Listener"]
 MAX_WAITING = 128  # Connections that the application has not accepted
 MAX_HANDSHAKES = 1024  # connections whose stack is not ready
 FRAMERS_TIMEOUT = 30.0  # seconds that the framers of a new connection may take to be ready
-
-_log = logging.getLogger("greentaps.listener")
 
 
 class Listener(ListenerHandlers):
@@ -96,6 +94,7 @@ class Listener(ListenerHandlers):
         begun = now()
         admit = self._attempt.admit
         if admit is not None and not admit(transport.get_extra_info("peername")):
+            monitoring.turned_away(transport.get_extra_info("peername"), "not a Remote Endpoint")
             transport.abort()
             return
         try:
@@ -112,7 +111,7 @@ class Listener(ListenerHandlers):
                 timer.close()
             if error is not None:
                 peer = transport.get_extra_info("peername")
-                _log.info("a connection from %s was not established: %s", peer, error)
+                monitoring.turned_away(peer, error)
                 transport.abort()
             elif self._stopped:
                 transport.abort()
@@ -255,6 +254,7 @@ class Listener(ListenerHandlers):
         if self._stopped:
             return
         self._stopped = True
+        monitoring.stopped(self)
         self._runner.release(self)
         if self._follower is not None:
             self._follower.stop()
@@ -272,6 +272,7 @@ class Listener(ListenerHandlers):
         """The hub goes, with all that we listen on, or this is a forked child: nobody will come
         any more, and whoever waits for one hears why."""
         self._stopped = True
+        monitoring.stopped(self)
         while self._acceptors:
             self._acceptors.popleft().fail(error)
 

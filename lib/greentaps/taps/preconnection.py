@@ -13,6 +13,7 @@ from ..errors import EstablishmentError, Reason, Timeout, TransportError
 from ..framers import Framer
 from ..hub import Deadline, switchpoint, wait_until_idle
 from ..plugins import Stack
+from . import monitoring
 from .candidates import for_stack
 from .choosing import explain
 from .connection import Connection, SentHandler
@@ -208,6 +209,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         except BaseException:
             listener.stop()
             raise
+        monitoring.listening(listener)
         return listener
 
     @switchpoint
