@@ -334,7 +334,7 @@ class Http1Framer(Framer):
             reason=_octets(_reason(status)),
             headers=[(b"connection", b"close"), (b"content-length", b"0")],
         )
-        link.send(parser.send(head) + parser.send(h11.EndOfMessage()))
+        link.send_last(parser.send(head) + parser.send(h11.EndOfMessage()))
 
 
 def _octets(value: str | bytes) -> bytes:

@@ -38,6 +38,9 @@ Deliver = Callable[[bytes, Any, bool], None]
 # A link's life.  GONE: in passthrough, so not in the stack any more.
 NEW, STARTING, READY, STOPPING, STOPPED, GONE = range(6)
 
+# Whether a link is paused, and whether bytes that it should look at have passed it by since.
+_RUNNING, _PAUSED, _PASSED_BY = range(3)
+
 # Held bytes are joined to new ones by copying up to this size; see `FramerLink._join`.
 _COPY_FREELY = 512  # bytes
 # The most that is kept for a Connection which is not there yet.
@@ -80,6 +83,13 @@ class FramerHost:
     # Whether the transport holds data because the peer does not read.
     write_blocked: bool = False
 
+    def pause_receiving(self) -> None:
+        """A framer wants no more data for now: have the transport read no further, until
+        `resume_receiving`.  What is fed all the same is held."""
+
+    def resume_receiving(self) -> None:
+        """All framers want data again."""
+
     def write(self, data: Buffer) -> None:
         """Hand *data* to the transport: bytes of the stream, or one whole datagram."""
         raise NotImplementedError
@@ -88,7 +98,8 @@ class FramerHost:
         """All framers are ready; said once, perhaps from within `FramerStack.start`."""
 
     def framers_failed(self, error: Exception) -> None:
-        """A framer failed the Connection, or raised *error*; said once, and the last thing said."""
+        """A framer failed the Connection, or raised *error*; said once, and the last thing said.
+        If the stack's `said_goodbye` is true, what was written should still leave."""
         raise NotImplementedError
 
     def framers_closed(self) -> None:
@@ -137,6 +148,7 @@ class FramerLink:
         "_expected_end",
         "_message_open",
         "_open",
+        "_paused",
         "_pending",
         "_phase",
         "_stack",
@@ -174,6 +186,7 @@ class FramerLink:
         self._expected_context: Any = None
         self._expected_end = False
         self._open = False  # a Message has begun to be delivered, and has not ended
+        self._paused = _RUNNING
         # Where there are Messages below:
         self._below: FramerLink | None = None
         self._write: Callable[[Buffer], None] = send
@@ -213,6 +226,16 @@ class FramerLink:
         ready is not used; another may be."""
         self._owner.fail(error)
 
+    def send_last(self, data: Buffer) -> None:
+        """Send *data*, and say that these are the last words before `fail_connection`, or before
+        the error that the handler is about to raise: an HTTP status, a close code.  The Connection
+        then is not aborted at once, but ends when the peer has acknowledged them, or after some
+        seconds."""
+        self._owner.said_goodbye = True
+        self.send(data)
+        if self._pending:
+            self._flush(None, True)
+
     def end_receiving(self) -> None:
         """The peer has said that its last Message was its last.  For protocols that end before
         their transport does; RFC 9623 has no word for it."""
@@ -237,6 +260,26 @@ class FramerLink:
     def get_property(self, name: str, default: Any = None) -> Any:
         """The Connection's property *name* (str), or *default*."""
         return self._owner.host.get_property(name, default)
+
+    def pause_receiving(self) -> None:
+        """Take no more data until `resume_receiving`: for a framer that has to wait for something
+        else than bytes.  The framer is not called again meanwhile, and what has not arrived stays
+        with the peer; the end of the stream waits too.
+
+        For the lowest framer over a byte stream; raises RuntimeError elsewhere: nothing holds
+        datagrams back, and Messages that other framers deliver must not run together.
+        """
+        if self._owner.datagrams or self._owner.lowest is not self:
+            raise RuntimeError("only the lowest framer over a byte stream can pause")
+        if not self._paused:
+            self._paused = _PAUSED
+            self._owner.pause_changed()
+
+    def resume_receiving(self) -> None:
+        """Take data again, beginning with what is held.  Does nothing if it is not paused."""
+        paused, self._paused = self._paused, _RUNNING
+        if paused:
+            self._owner.resumed(self, again=paused == _PASSED_BY)
 
     @property
     def write_blocked(self) -> bool:
@@ -341,17 +384,23 @@ class FramerLink:
     def feed(self, data: bytes) -> None:
         """Take bytes that arrived, and deliver what they complete."""
         try:
-            if self._expected:
+            if self._expected and not self._paused:
                 data = self._take_expected(data)
                 if not data:
                     return
             self._buffer = self._join(data) if self._buffer else data
             self._cursor = before = 0
+            if self._paused:
+                self._paused = _PASSED_BY
+                return
             size = len(self._buffer)
             handle = self.framer.handle_received_data
             while before < size:
                 handle(self)
                 cursor = self._cursor
+                if self._paused:
+                    self._paused = _PASSED_BY
+                    return
                 if cursor == before:
                     # It waits for more.
                     if cursor * 2 > size:
@@ -519,7 +568,9 @@ class FramerStack:
     raises nothing: what goes wrong is told by ``host.framers_failed``.  Both are attributes that
     change as the stack does, so they must be looked up for each call.
 
-    `ready` (bool) says whether all framers are ready, `error` (Exception or None) why they failed.
+    `ready` (bool) says whether all framers are ready, `error` (Exception or None) why they failed,
+    `said_goodbye` (bool) whether one of them has told the peer before it did, and `paused` (bool)
+    whether one of them wants no data for now.
     """
 
     __slots__ = (
@@ -528,6 +579,7 @@ class FramerStack:
         "_early",
         "_early_size",
         "_ended",
+        "_eof_due",
         "_host",
         "_links",
         "_stopped",
@@ -535,7 +587,9 @@ class FramerStack:
         "datagrams",
         "error",
         "feed",
+        "paused",
         "ready",
+        "said_goodbye",
         "send",
     )
 
@@ -546,6 +600,9 @@ class FramerStack:
         self.datagrams = datagrams
         self.ready = False
         self.error: Exception | None = None
+        self.said_goodbye = False
+        self.paused = False
+        self._eof_due = False
         self._host = host
         self._early: list[tuple[bytes, Any, bool]] = []
         self._early_size = 0
@@ -623,7 +680,11 @@ class FramerStack:
 
     def eof(self) -> bool:
         """The peer has ended its stream.  Returns whether it may end here; if not,
-        ``host.framers_failed`` has been called, with a DeframingError as a rule."""
+        ``host.framers_failed`` has been called, with a DeframingError as a rule.  While a framer
+        is pausing, that is only known later."""
+        if self.paused:
+            self._eof_due = True
+            return True
         for link in tuple(self._links):
             self._end_of(link)
         if self.error is None and not self.ready:
@@ -688,6 +749,35 @@ class FramerStack:
         self._stopped = True
         self._host.framers_closed()
 
+    def pause_changed(self) -> None:
+        """A link pauses, or goes on."""
+        paused = any(link._paused for link in self._links)
+        if paused is not self.paused and self.error is None:
+            self.paused = paused
+            if paused:
+                self._host.pause_receiving()
+            else:
+                self._host.resume_receiving()
+
+    @property
+    def lowest(self) -> FramerLink | None:
+        """The lowest framer's link."""
+        return self._links[0] if self._links else None
+
+    def resumed(self, link: FramerLink, *, again: bool) -> None:
+        """*link* takes data again: first what it holds, if *again*; then the end, if it came
+        meanwhile."""
+        if again and self.lowest is link and self.error is None:
+            held = link._buffer[link._cursor :]
+            link._buffer, link._cursor = b"", 0
+            if held:
+                self.feed(held)
+        self.pause_changed()
+        if self._eof_due and not self.paused and self.error is None:
+            self._eof_due = False
+            if self.eof():
+                self._host.framers_ended()
+
     def fail(self, error: Exception) -> None:
         """End it all with *error*."""
         if self.error is not None:
@@ -732,6 +822,7 @@ class FramerStack:
         index = self._links.index(link)
         del self._links[index]
         self._wire()
+        self.pause_changed()
         self.start_next()
         if not self._links:
             self._host.framers_passthrough()

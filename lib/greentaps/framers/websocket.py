@@ -168,7 +168,7 @@ class WebSocketFramer(Framer):
         except ws.utilities.RemoteProtocolError as error:
             hint = error.event_hint
             if self.role == "server" and isinstance(hint, ws.events.RejectConnection):
-                link.send(state.wire.send(hint))
+                link.send_last(state.wire.send(hint))
             raise DeframingError(f"no WebSocket handshake: {error}") from error
         except ws.utilities.LocalProtocolError as error:
             raise DeframingError(f"no WebSocket handshake: {error}") from error
@@ -190,7 +190,7 @@ class WebSocketFramer(Framer):
         if self.accept is not None:
             headers = [*request.extra_headers, (b"host", request.host.encode("idna"))]
             if not self.accept(request.target, headers):
-                link.send(state.wire.send(ws.events.RejectConnection(status_code=403)))
+                link.send_last(state.wire.send(ws.events.RejectConnection(status_code=403)))
                 raise DeframingError("the request was not accepted")
         state.request = request
         state.subprotocol = next(
@@ -211,10 +211,18 @@ class WebSocketFramer(Framer):
             if not state.ended:
                 link.delay_closed()
 
-    def _close(self, link: FramerLink, state: _State, code: int, reason: str = "") -> None:
+    def _close(
+        self,
+        link: FramerLink,
+        state: _State,
+        code: int,
+        reason: str = "",
+        *,
+        failing: bool = False,
+    ) -> None:
         state.closing = True
         event = self._wsproto.events.CloseConnection(code=code, reason=reason or None)
-        link.send(state.wire.send(event))
+        (link.send_last if failing else link.send)(state.wire.send(event))
 
     # -- Sending --
 
@@ -289,7 +297,7 @@ class WebSocketFramer(Framer):
             state.received += len(data)
             if state.received > self.max_length:
                 if not state.closing:
-                    self._close(link, state, _TOO_BIG)
+                    self._close(link, state, _TOO_BIG, failing=True)
                 raise DeframingError(f"a Message of more than {self.max_length} bytes")
         if event.message_finished:
             state.context = None
@@ -312,13 +320,15 @@ class WebSocketFramer(Framer):
         code = int(event.code)
         if state.wire.state in (states.OPEN, states.LOCAL_CLOSING):
             if not state.closing:
-                self._close(link, state, code, event.reason or "")
+                self._close(link, state, code, event.reason or "", failing=True)
             raise DeframingError(f"the peer breaks the WebSocket protocol: {event.reason}")
         state.ended = True
+        cut = state.context is not None
         if not state.closing:
             state.closing = True
-            link.send(state.wire.send(event.response()))
-        if state.context is not None:
+            failing = cut or code not in (_NORMAL, _GOING_AWAY, _NO_CODE)
+            (link.send_last if failing else link.send)(state.wire.send(event.response()))
+        if cut:
             raise DeframingError("the peer closed the WebSocket in the middle of a Message")
         if code not in (_NORMAL, _GOING_AWAY, _NO_CODE):
             raise DeframingError(

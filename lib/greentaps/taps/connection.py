@@ -54,7 +54,7 @@ from ..transports.base import CLOSE_TIMEOUT, as_bytes
 from ..transports.options import is_temporary
 from . import monitoring
 from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of
-from .establishing import Established
+from .establishing import GOODBYE_TIMEOUT, Established
 from .events import ConnectionHandlers, Events
 from .explaining import Explanation
 from .inbox import Inbox
@@ -366,8 +366,9 @@ class Connection(ConnectionHandlers, FramerHost):
         # As soon as the transport holds one byte it tells us; and again when it holds none.
         transport.set_write_buffer_limits(high=0, low=0)
         self._begin_properties()
-        self._paused = False
-        transport.resume_reading()
+        if self._framers is None or not self._framers.paused:
+            self._paused = False
+            transport.resume_reading()
         initiated = self._setup.role is Role.INITIATE
         monitoring.opened(self, stack_name(established.candidate.stack), received=not initiated)
         if initiated:
@@ -943,6 +944,8 @@ class Connection(ConnectionHandlers, FramerHost):
     def _resume(self) -> None:
         if self._receive_timer is not None:  # maxRecvRate decides
             return
+        if self._framers is not None and self._framers.paused:
+            return
         self._paused = False
         if self._transport is not None and not self._lost:
             self._transport.resume_reading()
@@ -1088,7 +1091,16 @@ class Connection(ConnectionHandlers, FramerHost):
                 f"the data received is not framed: {error}", Reason.DEFRAMING_FAILED
             )
             made.__cause__ = error
-        self._fail_with(made)
+        self._fail_with(made, politely=self._framers is not None and self._framers.said_goodbye)
+
+    def pause_receiving(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_receiving(self) -> None:
+        if self._paused and not self._lost and self._inbox.size <= INBOX_HIGH:
+            self._resume()
 
     def framers_closed(self) -> None:
         self._close_transport()
@@ -1122,6 +1134,8 @@ class Connection(ConnectionHandlers, FramerHost):
             self._terminate()
 
     def eof_received(self) -> bool:
+        if self._framers is not None and self._framers.paused:
+            return self._framers.eof()  # type: ignore[no-any-return]  # told by framers_ended()
         self._eof = True
         if self._framers is not None:
             self._framers.eof()  # reports a Message that was cut
@@ -1239,16 +1253,31 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._events is not None:
             unwatch(self)
 
-    def _fail_with(self, error: BaseException) -> None:
-        """End the Connection because of *error*."""
+    def _fail_with(self, error: BaseException, *, politely: bool = False) -> None:
+        """End the Connection because of *error*; *politely* lets leave what has been written."""
         if self._ending is None:
             self._ending = error
         if self._state is ESTABLISHED:
             self._to(CLOSING)
         self._fast = False
-        self._transport.abort(error)
+        if politely:
+            self._end_politely()
+        else:
+            self._transport.abort(error)
         self._fail_senders()
         self._fail_requests()
+
+    def _end_politely(self) -> None:
+        """End our stream, and wait for the end of the peer's, whose data nobody wants: what it
+        finds unread, the kernel answers with a reset, which can overtake our last words."""
+        transport = self._transport
+        if self._eof or not transport.can_write_eof():
+            transport.close_after_delivery()
+            transport.close(GOODBYE_TIMEOUT)
+            return
+        self._close_timer = self._runner.call_later(GOODBYE_TIMEOUT, self._close_timed_out)
+        transport.write_eof()
+        transport.resume_reading()  # eof_received() then lets it close
 
     # Close (RFC 9622 section 10):
 
@@ -1272,7 +1301,9 @@ class Connection(ConnectionHandlers, FramerHost):
         if not self._stopping:
             self._stopping = True
             self._fast = False
-            if timeout is not None:
+            if timeout is not None and (self._close_timer is None or timeout < GOODBYE_TIMEOUT):
+                if self._close_timer is not None:
+                    self._close_timer.close()
                 self._close_timer = self._runner.call_later(timeout, self._close_timed_out)
             self._fail_requests()
             self._go_on_closing()
@@ -1362,8 +1393,8 @@ class Connection(ConnectionHandlers, FramerHost):
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         if kind is None:
             self.close()
-        else:
-            self.abort()
+        elif self._ending is None:
+            self.abort()  # else it is ending, perhaps with a framer's goodbye
 
     # -- Groups (RFC 9622 section 7.4) --
 

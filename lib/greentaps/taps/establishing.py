@@ -23,7 +23,30 @@ from .message import MessageContext, fresh_context
 from .naming import News
 from .racing import Order, Race, Verb
 
-__all__ = ["Established", "Establishment", "Readying", "failure_of", "failure_reason"]
+__all__ = [
+    "GOODBYE_TIMEOUT",
+    "Established",
+    "Establishment",
+    "Readying",
+    "drop",
+    "failure_of",
+    "failure_reason",
+]
+
+
+# How long a framer's last words before a failure may take to arrive.
+GOODBYE_TIMEOUT = 5.0  # seconds
+
+
+class _PoliteRefusal(TransportError):
+    """A framer has told the peer why it refuses: the transport ends by itself."""
+
+
+def drop(transport: Any, error: BaseException | None) -> None:
+    """Abort a *transport* that is not to be used because of *error*; unless it is about to carry
+    a framer's last words, and ends then."""
+    if not isinstance(error, _PoliteRefusal):
+        transport.abort()
 
 
 class Established:
@@ -135,11 +158,24 @@ class Readying(FramerHost):
     def framers_ready(self) -> None:
         self._ready()
 
+    def pause_receiving(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_receiving(self) -> None:
+        if self._done is not None:  # else whoever takes the transport decides
+            self._transport.resume_reading()
+
     def framers_failed(self, error: Exception) -> None:
-        made = TransportError(f"a framer has refused the connection: {error}", errno.EPROTO)
+        made: TransportError
+        if self.framers is not None and self.framers.said_goodbye:
+            made = _PoliteRefusal(f"a framer has refused the connection: {error}", errno.EPROTO)
+            self._transport.close_after_delivery()
+            self._transport.close(GOODBYE_TIMEOUT)
+        else:
+            made = TransportError(f"a framer has refused the connection: {error}", errno.EPROTO)
+            self._transport.abort(made)
         made.__cause__ = error
         self._tell(made)
-        self._transport.abort(made)
 
 
 def attempt_one(
@@ -170,7 +206,7 @@ def attempt_one(
     except BaseException as error:
         monitoring.attempt_failed(candidate, error)
         if transport is not None:
-            transport.abort()
+            drop(transport, error)
         raise
     monitoring.attempt_won(candidate, now() - started)
     name, seconds = phases.pop()

@@ -20,7 +20,7 @@ from . import monitoring
 from .candidates import Candidate
 from .connection import Connection
 from .endpoint import LocalEndpoint, endpoint_of
-from .establishing import Established, Readying
+from .establishing import Established, Readying, drop
 from .events import Events, ListenerHandlers
 from .following import Follower, Paths, Place, Plan, place
 from .properties import INFINITE
@@ -112,7 +112,7 @@ class Listener(ListenerHandlers):
             if error is not None:
                 peer = transport.get_extra_info("peername")
                 monitoring.turned_away(peer, error)
-                transport.abort()
+                drop(transport, error)
             elif self._stopped:
                 transport.abort()
             else:
