@@ -75,6 +75,7 @@ def test_last_words_arrive_though_the_peer_still_sends(calls: bool) -> None:
         assert caught.value.reason is Reason.DEFRAMING_FAILED
         client.sendall(b"y" * 50_000)
         assert read_all(client) == words
+        client.close()
         until(lambda: connection.state is ConnectionState.CLOSED)
         assert log.names == ["connection_error"]
         with pytest.raises(ReceiveError):
@@ -101,7 +102,8 @@ def test_a_peer_that_does_not_read_them_is_not_waited_for(monkeypatch: pytest.Mo
         assert 0.2 < now() - begun < 5
 
 
-def test_abort_and_close_end_them_at_once_and_in_time() -> None:
+def test_abort_and_close_end_them_at_once_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "GOODBYE_TIMEOUT", 0.5)
     with served(Polite(bytes(30_000_000))) as (connection, client):
         client.sendall(b"x")
         with pytest.raises(ReceiveError):
