@@ -40,6 +40,8 @@ class MessageContext:
             framer, key, value = args
             self._values[framer, key] = value
         else:
+            if len(args) != 2:
+                raise TypeError(f"add() takes 2 or 3 arguments, not {len(args)}")
             name, value = args
             name, value = check_message_property(name, value)
             self._values[name] = value
@@ -50,10 +52,14 @@ class MessageContext:
         *default*.  Raises PropertyError for unknown properties."""
         if len(args) == 2:
             return self._values.get(args, default)
+        if len(args) != 1:
+            raise TypeError(f"get() takes 1 or 2 arguments, not {len(args)}")
         return self._values.get(find_property(args[0]).name, default)
 
     def has(self, name: str) -> bool:
         """Whether the property called *name*, in the RFC's spelling, was set here."""
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a property is a str, not {name!r}")
         return name in self._values
 
     def settings(self) -> dict[str, Any]:
