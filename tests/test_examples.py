@@ -244,14 +244,16 @@ def test_pass_connection() -> None:
     assert printed[1] != printed[2]
 
 
-@shows("my_framer")
-def test_my_framer() -> None:
-    assert run("my_framer").splitlines() == ["b'hello'", "b''", r"b'\xc0\xdb\xdc'"]
+@shows("my_framer", "my_framer_events")
+@pytest.mark.parametrize("form", ["my_framer", "my_framer_events"])
+def test_my_framer(form: str) -> None:
+    assert run(form).splitlines() == ["b'hello'", "b''", r"b'\xc0\xdb\xdc'"]
 
 
-@shows("my_plugin")
-def test_my_plugin() -> None:
-    assert run("my_plugin") == "inproc b'hello'\n"
+@shows("my_plugin", "my_plugin_events")
+@pytest.mark.parametrize("form", ["my_plugin", "my_plugin_events"])
+def test_my_plugin(form: str) -> None:
+    assert run(form) == "inproc b'hello'\n"
 
 
 @shows("second_engine")
@@ -397,6 +399,38 @@ def test_both_forms_say_how_they_belong_together() -> None:
         twin = path.name.replace("_events", "")
         assert (EXAMPLES / twin).exists(), path
         assert twin in path.read_text().partition("\n")[0], path
+
+
+# Examples that there is one form of, and why.
+ONE_FORM = {
+    "older_neatpy_client": "its own is the event-driven one; echo_client has both",
+    "older_neatpy_server": "its own is the event-driven one; echo_server has both",
+    "older_pytaps_client": "its own is the event-driven one; secure_echo_client has both",
+    "older_pytaps_listener": "its own is the event-driven one; secure_echo_server has both",
+}
+
+
+def test_each_example_of_the_upper_api_is_there_in_both_forms() -> None:
+    """The lower one, of transports and protocols, has but one form."""
+    for path in EXAMPLES.glob("*.py"):
+        if "Preconnection(" in path.read_text() and path.stem not in ONE_FORM:
+            base = path.stem.removesuffix("_events")
+            assert (EXAMPLES / f"{base}.py").exists(), path
+            assert (EXAMPLES / f"{base}_events.py").exists(), path
+    for name in ONE_FORM:
+        assert "Preconnection(" in (EXAMPLES / f"{name}.py").read_text()
+        assert not (EXAMPLES / f"{name}_events.py").exists()
+
+
+def test_each_form_is_one() -> None:
+    """An event-driven example waits for nothing but the end; a blocking one has no handlers of
+    events."""
+    for path in EXAMPLES.glob("*_events.py"):
+        text = path.read_text()
+        assert re.search(r"\.on_\w+\(|handler=", text), path
+        assert not re.search(r"\.(accept|receive)\((?!.*(wait=False|handler))", text), path
+        blocking = (EXAMPLES / path.name.replace("_events", "")).read_text()
+        assert not re.search(r"\.on_\w+\(|wait=False", blocking), path
 
 
 def test_the_reference_has_every_public_name() -> None:

@@ -118,10 +118,13 @@ def test_nobody_receives_datagrams() -> None:
         client = towards(listener, properties).initiate(timeout=10)
         client.send(b"first")
         server = listener.accept(timeout=10)
-        for _ in range(3000):
-            client.send(bytes(1000))
-            gevent.sleep(0)
-        until(lambda: server.transport.dropped > 0)
+
+        def dropped() -> bool:
+            for _ in range(50):  # the kernel, too, holds and drops some
+                client.send(bytes(1000))
+            return bool(server.transport.dropped)
+
+        until(dropped)
         assert server._inbox.size <= INBOX_HIGH + 2000
         assert len(server.transport._held) <= MAX_HELD
         assert server.receive(timeout=10).data == b"first"
