@@ -33,7 +33,6 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import wraps
 from math import inf
@@ -45,6 +44,7 @@ import pyuv
 from gevent import Timeout as _GeventTimeout
 from gevent import get_hub, getcurrent
 from gevent.exceptions import InvalidSwitchError
+from greenlet import greenlet as _Greenlet
 
 from .errors import ResolutionError, SwitchpointError, Timeout, TransportError
 
@@ -75,6 +75,9 @@ now = time.monotonic
 current_greenlet = getcurrent
 sleep = gevent.sleep
 
+_get_ident = threading.get_ident
+# What ``hub.switch()`` is when the caller is not the hub, which `Parked` has made sure of.
+_switch = _Greenlet.switch
 _NOWAIT = pyuv.UV_RUN_NOWAIT
 # Since libuv 1.43 a loop says through its timeout that handles wait to be told to the kernel.
 _TIMEOUT_SHOWS_NEW_HANDLES = tuple(map(int, pyuv.LIBUV_VERSION.split("-")[0].split("."))) >= (
@@ -109,7 +112,10 @@ class Runner:
         self._kicked = False
         self._running = False
         self._resume_scheduled = False
-        self._ready: deque[Parked[Any]] = deque()
+        self.resuming = False
+        """Whether the hub has switched to a greenlet in here and waits for it: then this thread is
+        in no callback, whoever asks."""
+        self._ready: list[Parked[Any]] = []
         self._failures: list[BaseException] = []
         self._owners: set[Owner] = set()
         self._closing: set[Any] = set()
@@ -125,7 +131,7 @@ class Runner:
     def kick(self) -> None:
         """Run the uv loop soon: to be called after each call that arms something new."""
         if not self._kicked:
-            if threading.get_ident() != self._thread:
+            if _get_ident() != self._thread:
                 raise _other_thread_error()
             # In this order a CTRL-C between the two costs one run, and not every later one.
             self.hub.loop.run_callback(self._run)
@@ -167,17 +173,24 @@ class Runner:
 
     def _resume(self) -> None:
         self._resume_scheduled = False
-        ready = self._ready
-        for _ in range(len(ready)):
-            parked = ready.popleft()
-            greenlet = parked.greenlet
-            if greenlet is not None:
-                try:
-                    greenlet.switch(parked)
-                except BaseException as error:  # a raw greenlet died of it; its parent is the hub
-                    self.report(greenlet, error)
-        if ready and not self._resume_scheduled:
-            self._schedule_resume()
+        ready = iter(self._ready)
+        self._ready = []
+        self.resuming = True
+        try:
+            for parked in ready:
+                greenlet = parked.greenlet
+                if greenlet is not None:
+                    try:
+                        _switch(greenlet, parked)
+                    except BaseException as error:  # a raw greenlet died of it: we are its parent
+                        self.resuming = False
+                        self.report(greenlet, error)
+                        self.resuming = True
+        finally:
+            self.resuming = False
+            self._ready[:0] = ready  # nobody, unless a CTRL-C came in between
+            if self._ready and not self._resume_scheduled:
+                self._schedule_resume()
 
     # -- Services for callbacks --
 
@@ -551,12 +564,12 @@ class Parked(Generic[T]):
             runner = self._runner
             hub = runner.hub
             current = getcurrent()
-            if current is hub or runner.closed or get_hub() is not hub:
+            if current is hub or runner.closed or _get_ident() != runner._thread:
                 raise _cannot_park(runner)
             self.greenlet = current
             timer = None if timeout is None else runner.call_later(timeout, self._expire)
             try:
-                if hub.switch() is not self:
+                if _switch(hub) is not self:
                     raise InvalidSwitchError("a parked greenlet was switched to by a stranger")
             finally:
                 self._waited = True

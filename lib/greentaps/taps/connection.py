@@ -97,6 +97,13 @@ INBOX_LOW = 65536  # bytes
 # pieces (RFC 9622 section 9.3.2.2), so that no peer decides how much memory we use.
 MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes
 
+# For lengths: more than there ever is of one Message, and not too large for CPython's fast integers.
+_UNBOUNDED = (1 << 30) - 1
+# The inbox of a Connection for which nothing has had to wait yet; nothing is put into it.
+_NOTHING = Inbox()
+# A Message made by hand costs half of one made by its __init__.
+_new_message = Message.__new__
+
 # Message Properties that make a Message more than data when they are set for all Messages.
 _SPECIAL = frozenset(MESSAGE_DEFAULTS) - {"safelyReplayable", "msgChecksumLen"}
 
@@ -105,33 +112,34 @@ ReceiveHandler = Callable[[Any, Any, Any, Any, Any], Any]
 
 
 class _Request(Parked[Message]):
-    """A greenlet in `receive`, and what it asked for."""
+    """A greenlet in `receive`, and what it asked for.
+
+    `number` is its place among those that wait together.
+    """
 
     __slots__ = ("maximum", "minimum", "number")
 
-    def __init__(self, runner: Runner, number: int, minimum: float, maximum: float) -> None:
-        # As Parked does it, without the call: there is one of these for each receive that waits.
-        self._runner = runner
-        self._error = None
-        self._waited = False
-        self.greenlet = None
-        self.done = False
-        self.result = None
-        self.number = number
-        self.minimum = minimum
-        self.maximum = maximum
+    minimum: int
+    maximum: int
+    number: int
 
 
 class _WatchedRequest:
     """A `receive` that does not wait: its outcome is an event."""
 
-    __slots__ = ("_connection", "_handler", "done", "maximum", "minimum")
+    __slots__ = ("_connection", "_handler", "done", "maximum", "minimum", "number")
 
     def __init__(
-        self, connection: Connection, handler: ReceiveHandler | None, minimum: float, maximum: float
+        self,
+        connection: Connection,
+        handler: ReceiveHandler | None,
+        minimum: int,
+        maximum: int,
+        number: int,
     ) -> None:
         self._connection = connection
         self._handler = handler
+        self.number = number
         self.minimum = minimum
         self.maximum = maximum
         self.done = False
@@ -188,7 +196,6 @@ class Connection(ConnectionHandlers, FramerHost):
         "_closed_by_us",
         "_closers",
         "_collected",
-        "_count",
         "_end_due",
         "_ending",
         "_ends",
@@ -217,6 +224,7 @@ class Connection(ConnectionHandlers, FramerHost):
         "_sending",
         "_setup",
         "_soft_timer",
+        "_spare",
         "_state",
         "_stopping",
         "_stream_context",
@@ -253,10 +261,10 @@ class Connection(ConnectionHandlers, FramerHost):
         direction = setup.properties.get("direction")
         self._may_send = direction is not UNIDIRECTIONAL_RECEIVE
         # Receiving
-        self._inbox = Inbox()
+        self._inbox = _NOTHING
         self._requests: list[Any] = []
-        self._count = 0  # of requests
-        self._returned: list[int] = []  # requests whose Message went back into the inbox
+        self._spare: _Request | None = None  # one that has been served, for the next receive
+        self._returned: list[int] | None = None  # requests whose Message went back into the inbox
         self._paused = True  # the transport is not reading
         self._eof = False  # the peer has ended its stream
         self._piecewise = False  # a piece of the first Message has been given out
@@ -468,7 +476,7 @@ class Connection(ConnectionHandlers, FramerHost):
             and sent_handler is None
             and wait
         ):
-            if current_greenlet() is self._hub:
+            if not self._runner.resuming and current_greenlet() is self._hub:
                 raise SwitchpointError("Connection.send() cannot be called in a callback")
             try:
                 framers = self._framers
@@ -855,12 +863,17 @@ class Connection(ConnectionHandlers, FramerHost):
             max_length = _one_of(_second, max_length)
             if _third is not None:
                 raise TypeError("receive() takes two lengths")
-        minimum = inf if min_incomplete_length is None else _length(min_incomplete_length)
-        maximum = inf if max_length is None else _length(max_length)
+        if type(min_incomplete_length) is int and min_incomplete_length > 0:
+            minimum = min_incomplete_length
+        elif min_incomplete_length is None:
+            minimum = _UNBOUNDED
+        else:
+            minimum = _length(min_incomplete_length)
+        maximum = _UNBOUNDED if max_length is None else _length(max_length)
         if not wait or handler is not None:
             self._receive_watched(handler, minimum, maximum)
             return None
-        if current_greenlet() is self._hub:
+        if not self._runner.resuming and current_greenlet() is self._hub:
             raise SwitchpointError("Connection.receive() cannot be called in a callback")
         if self._inbox.size and not self._requests and not self._stopping:
             message = self._from_inbox(minimum, maximum)
@@ -868,20 +881,33 @@ class Connection(ConnectionHandlers, FramerHost):
                 if self._lost and not self._inbox:
                     self._terminate()
                 return message
-        if self._cannot_receive():
-            raise self._receive_error()
+        if self._state is not ESTABLISHED or self._eof or self._stopping or not self._may_receive:
+            if self._cannot_receive():
+                raise self._receive_error()
         if timeout is not None:
             check_timeout(timeout)
-        self._count += 1
-        request = _Request(self._runner, self._count, minimum, maximum)
-        self._requests.append(request)
+        request = self._spare
+        if request is None:
+            request = _Request(self._runner)
+        else:
+            self._spare = None
+        request.minimum = minimum
+        request.maximum = maximum
+        requests = self._requests
+        request.number = requests[-1].number + 1 if requests else 0
+        requests.append(request)
         if self._paused:  # it wants more than the inbox holds
             self._resume()
         try:
-            return request.wait(timeout)
+            message = request.wait(timeout)
         except BaseException:
             self._withdraw(request)
             raise
+        # Nobody else holds it any more: the next receive may have it, as if it were new.
+        request._waited = request.done = False
+        request.result = None
+        self._spare = request
+        return message
 
     def _cannot_receive(self) -> bool:
         return (
@@ -892,13 +918,15 @@ class Connection(ConnectionHandlers, FramerHost):
         )
 
     def _receive_watched(
-        self, handler: ReceiveHandler | None, minimum: float, maximum: float
+        self, handler: ReceiveHandler | None, minimum: int, maximum: int
     ) -> None:
         _check_handler(handler)
         if self._told_all:
             raise self._receive_error()
-        request = _WatchedRequest(self, handler, minimum, maximum)
-        self._requests.append(request)
+        requests = self._requests
+        number = requests[-1].number + 1 if requests else 0
+        request = _WatchedRequest(self, handler, minimum, maximum, number)
+        requests.append(request)
         if not self._stopping:
             self._serve()
         if not request.done:
@@ -913,16 +941,18 @@ class Connection(ConnectionHandlers, FramerHost):
         message = request.result
         if message is not None:
             # Others may have been broken off too: their Messages keep their order.
+            if self._returned is None:
+                self._returned = []
             before = sum(number < request.number for number in self._returned)
             self._returned.append(request.number)
-            self._inbox.put_back(message.data, message.own_context, message.end_of_message, before)
+            self._put_back(message.data, message.own_context, message.end_of_message, before)
             self._piecewise = message.partial
         elif request in self._requests:
             self._requests.remove(request)
         if not self._stopping:
             self._serve()
 
-    def _from_inbox(self, minimum: float, maximum: float) -> Message | None:
+    def _from_inbox(self, minimum: int, maximum: int) -> Message | None:
         inbox = self._inbox
         piece = inbox.take(minimum, maximum)
         if piece is None and inbox.size >= MESSAGE_LIMIT:
@@ -931,8 +961,7 @@ class Connection(ConnectionHandlers, FramerHost):
             return None
         if self._paused and inbox.size <= INBOX_LOW:
             self._resume()
-        if self._returned:
-            self._returned.clear()
+        self._returned = None
         data, context, ended = piece
         if context is None and not ended:
             context = MessageContext()  # one for all pieces
@@ -940,6 +969,11 @@ class Connection(ConnectionHandlers, FramerHost):
         message = Message(data, ended, context, self, partial=self._piecewise or not ended)
         self._piecewise = not ended
         return message
+
+    def _put_back(self, data: bytes, context: Any, ended: bool, position: int = 0) -> None:
+        if self._inbox is _NOTHING:
+            self._inbox = Inbox()
+        self._inbox.put_back(data, context, ended, position)
 
     def _resume(self) -> None:
         if self._receive_timer is not None:  # maxRecvRate decides
@@ -995,10 +1029,17 @@ class Connection(ConnectionHandlers, FramerHost):
             requests = self._requests
             if requests and not self._inbox.size:
                 first = requests[0]
-                if first.minimum <= len(data) <= first.maximum:
+                size = len(data)
+                if first.minimum <= size and size <= first.maximum:  # noqa: PLR1716 - faster
                     self._piecewise = True
                     del requests[0]
-                    if first.finish(Message(data, False, context, self, True)):
+                    message = _new_message(Message)
+                    message.data = data
+                    message.end_of_message = False
+                    message.partial = True
+                    message._context = context
+                    message._connection = self
+                    if first.finish(message):
                         if self._receive_limit is not None:
                             self._limit_receiving(len(data))
                         return
@@ -1069,10 +1110,18 @@ class Connection(ConnectionHandlers, FramerHost):
             first = requests[0]
             if len(data) <= first.maximum:
                 del requests[0]
-                if first.finish(Message(data, True, context, self)):
+                message = _new_message(Message)
+                message.data = data
+                message.end_of_message = True
+                message.partial = False
+                message._context = context
+                message._connection = self
+                if first.finish(message):
                     return
         if context is None:
             context = self._context_of_piece(end_of_message)
+        if self._inbox is _NOTHING:
+            self._inbox = Inbox()
         self._inbox.put(data, context, end_of_message)
         if requests:
             self._serve()
@@ -1128,7 +1177,7 @@ class Connection(ConnectionHandlers, FramerHost):
                 return
             del requests[0]
             if not first.finish(message):
-                self._inbox.put_back(message.data, message.context, message.end_of_message)
+                self._put_back(message.data, message.context, message.end_of_message)
                 self._piecewise = before
         if self._lost and not self._inbox and self._state is CLOSING:
             self._terminate()
@@ -1379,7 +1428,7 @@ class Connection(ConnectionHandlers, FramerHost):
     def _end_by(self, error: BaseException) -> None:
         if self._ending is None:
             self._ending = error
-        self._inbox = Inbox()
+        self._inbox = _NOTHING
         if self._state is ESTABLISHING:
             self._give_up_establishing()
         elif self._lost:
@@ -1786,16 +1835,16 @@ def _one_of(first: Any, named: Any) -> Any:
     return named if first is None else first
 
 
-def _length(value: Any) -> float:
+def _length(value: Any) -> int:
     if type(value) is int and value > 0:
         return value
     if value == inf or value is INFINITE:
-        return inf
+        return _UNBOUNDED
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"a length is a number of bytes, not {value!r}")
     if value < 1:
         raise ValueError(f"a length must be at least 1 byte: {value!r}")
-    return value
+    return int(value)
 
 
 def _again(error: BaseException) -> BaseException:
