@@ -31,6 +31,12 @@ __all__ = [
 class Engine(Protocol):
     """One side of one TLS session over memory."""
 
+    more: bool
+    """After `read` has given a piece: whether it may have another one."""
+
+    short: int
+    """How much of what `seal` was given last it has not taken."""
+
     def feed(self, data: bytes) -> None:
         """Take ciphertext that arrived."""
 
@@ -50,6 +56,9 @@ class Engine(Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Encrypt *data*; returns how much of it was taken: all, but for a renegotiation of the
         peer's that needs input first.  Raises TlsError."""
+
+    def seal(self, data: bytes | bytearray | memoryview) -> bytes:
+        """`write` and `drain` in one, for the data path; `short` tells what was not taken."""
 
     def shutdown(self) -> None:
         """Say close_notify, once.  Harmless in every state."""

@@ -45,19 +45,28 @@ class PyOpenSslEngine:
         "_complete",
         "_connection",
         "_fed",
+        "_from_ssl",
         "_hostname",
+        "_into_ssl",
         "_named",
         "_on_shutdown",
         "_rest",
         "_rest_error",
         "_shut",
+        "_ssl",
+        "short",
     )
+
+    more = True  # `read` tells
 
     def __init__(
         self, context: SSL.Context, server_side: bool, server_hostname: str | None
     ) -> None:
         connection = SSL.Connection(context, None)
         self._connection = connection
+        # Where OpenSSL is asked without pyOpenSSL's help; None where that cannot be.
+        self._ssl, self._into_ssl, self._from_ssl = _below(connection)
+        self.short = 0
         self._hostname: Any = None
         self._shut = False
         self._complete = False
@@ -83,12 +92,28 @@ class PyOpenSslEngine:
         if self._closed:
             self._rest += data
             return
+        if self._into_ssl is not None:
+            if _lib.BIO_write(self._into_ssl, data, len(data)) == len(data):
+                self._fed = True
+                return
+            raise TlsError("OpenSSL has not taken what was received")
         view = memoryview(data)
         while view:
             view = view[self._connection.bio_write(bytes(view)) :]
         self._fed = True
 
     def drain(self) -> bytes:
+        source = self._from_ssl
+        if source is not None:
+            buffer = _buffers.pop() if _buffers else _new_buffer()
+            size = _lib.BIO_read(source, buffer, _READ_SIZE)
+            data: bytes = _ffi.unpack(buffer, size) if size > 0 else b""
+            while size == _READ_SIZE:
+                size = _lib.BIO_read(source, buffer, _READ_SIZE)
+                if size > 0:
+                    data += _ffi.unpack(buffer, size)
+            _buffers.append(buffer)
+            return data
         pieces = []
         try:
             while True:
@@ -145,7 +170,21 @@ class PyOpenSslEngine:
         if not self._fed and not self._connection.pending():
             return b""
         try:
-            data: bytes = self._connection.recv(_READ_SIZE)
+            if self._ssl is None:
+                data: bytes = self._connection.recv(_READ_SIZE)
+            else:
+                buffer = _buffers.pop() if _buffers else _new_buffer()
+                size = _lib.SSL_read(self._ssl, buffer, _READ_SIZE)
+                if size > 0:
+                    data = _ffi.unpack(buffer, size)
+                    _buffers.append(buffer)
+                else:
+                    _buffers.append(buffer)
+                    if _lib.SSL_get_error(self._ssl, size) == SSL_ERROR_WANT_READ:
+                        self._fed = False
+                        return b""
+                    self._connection._raise_ssl_error(self._ssl, size)
+                    return b""
         except SSL.WantReadError:
             self._fed = False
             return b""
@@ -165,7 +204,14 @@ class PyOpenSslEngine:
         size = len(data)
         try:
             if size <= _RECORD_SIZE:
-                return self._connection.send(data) if size else 0
+                if not size:
+                    return 0
+                if self._ssl is not None and type(data) is bytes:
+                    sent = _lib.SSL_write(self._ssl, data, size)
+                    if sent <= 0:
+                        self._connection._raise_ssl_error(self._ssl, sent)
+                    return sent
+                return self._connection.send(data)
             sent = 0
             view = memoryview(data)
             while sent < size:
@@ -175,6 +221,10 @@ class PyOpenSslEngine:
         except SSL.Error as error:
             raise self._translate(error, "write") from error
         return sent
+
+    def seal(self, data: bytes | bytearray | memoryview) -> bytes:
+        self.short = len(data) - self.write(data)
+        return self.drain()
 
     def shutdown(self) -> None:
         if self._shut:
@@ -289,6 +339,29 @@ def _identity(server_hostname: str) -> Any:
 
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
+
+# Buffers of _READ_SIZE that nobody uses now.  A call of OpenSSL's lets other threads run, so each
+# call takes one; there are never more of them than threads.
+_buffers: list[Any] = []
+
+
+def _new_buffer() -> Any:
+    return _ffi.new("char[]", _READ_SIZE)
+
+
+def _below(connection: SSL.Connection) -> tuple[Any, Any, Any]:
+    """OpenSSL's session of *connection* and its two BIOs, for what is done with each record: half
+    of its cost is pyOpenSSL's.  Three times None if this pyOpenSSL does not show them all."""
+    try:
+        if all(hasattr(_lib, name) for name in _CALLS) and hasattr(connection, "_raise_ssl_error"):
+            return connection._ssl, connection._into_ssl, connection._from_ssl
+    except AttributeError:
+        pass
+    return None, None, None
+
+
+_CALLS = ("SSL_read", "SSL_write", "SSL_get_error", "BIO_read", "BIO_write", "SSL_ERROR_WANT_READ")
+SSL_ERROR_WANT_READ = getattr(_lib, "SSL_ERROR_WANT_READ", None)
 
 
 def _let_openssl_check(connection: SSL.Connection, identity: Any) -> bool:

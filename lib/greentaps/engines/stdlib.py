@@ -2,6 +2,8 @@
 
 The one trick is in `read`.  A read from an empty SSLObject ends in an exception, which costs
 more than the decryption of a small record; so we look first whether there is anything to read.
+And OpenSSL gives one record at most for each read: where it gave less than it was asked for, there
+is nothing more in that record.
 """
 
 from __future__ import annotations
@@ -15,15 +17,24 @@ from .terms import Resumable
 
 __all__ = ["StdlibEngine"]
 
-# Above the 16 KiB of a record, so that one call can give a whole chunk of several records'
-# plaintext only where OpenSSL has it ready anyway.
-_READ_SIZE = 65536
+_RECORD_SIZE = 16384  # bytes of plaintext, at most
 
 
 class StdlibEngine:
     """`Engine` over ``ssl.SSLObject``."""
 
-    __slots__ = ("__weakref__", "_incoming", "_object", "_on_shutdown", "_outgoing", "_shut")
+    __slots__ = (
+        "__weakref__",
+        "_core",
+        "_full",
+        "_incoming",
+        "_object",
+        "_on_shutdown",
+        "_outgoing",
+        "_shut",
+        "more",
+        "short",
+    )
 
     def __init__(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
@@ -41,12 +52,18 @@ class StdlibEngine:
             server_side=server_side,
             server_hostname=None if server_side else server_hostname,
         )
+        # What the SSLObject passes its calls on to: a Python call less for each of them.
+        self._core: Any = getattr(self._object, "_sslobj", self._object)
+        self._full = False  # the last read got all it had asked for: there may be more inside
+        self.more = False
+        self.short = 0
 
     def feed(self, data: bytes) -> None:
         self._incoming.write(data)
 
     def drain(self) -> bytes:
-        return self._outgoing.read()
+        outgoing = self._outgoing
+        return outgoing.read() if outgoing.pending else b""
 
     def handshake(self) -> bool:
         try:
@@ -58,12 +75,16 @@ class StdlibEngine:
         return True
 
     def read(self) -> bytes | None:
-        tls = self._object
-        if not self._incoming.pending and not tls.pending():
+        incoming = self._incoming
+        core = self._core
+        if not incoming.pending and not (self._full and core.pending()):
             return b""
         try:
             # On a close_notify this gives b"" or SSLZeroReturnError, by the state of the session.
-            return tls.read(_READ_SIZE) or None
+            data: bytes = core.read(_RECORD_SIZE)
+            self._full = full = len(data) == _RECORD_SIZE
+            self.more = full or incoming.pending > 0
+            return data or None
         except ssl.SSLWantReadError:
             return b""
         except ssl.SSLZeroReturnError:
@@ -77,16 +98,29 @@ class StdlibEngine:
             return 0
         sent = 0
         try:
-            sent = self._object.write(data)
+            sent = self._core.write(data)
             if sent != size:  # one record at a time
                 view = memoryview(data)
                 while sent != size:
-                    sent += self._object.write(view[sent:])
+                    sent += self._core.write(view[sent:])
         except ssl.SSLWantReadError:
             return sent
         except ssl.SSLError as error:
             raise _translate(error, "write") from error
         return sent
+
+    def seal(self, data: bytes | bytearray | memoryview) -> bytes:
+        size = len(data)
+        if size and size <= _RECORD_SIZE:
+            try:
+                self.short = size - self._core.write(data)
+            except ssl.SSLWantReadError:
+                self.short = size
+            except ssl.SSLError as error:
+                raise _translate(error, "write") from error
+        else:
+            self.short = size - self.write(data)
+        return self._outgoing.read()
 
     def shutdown(self) -> None:
         if self._shut:

@@ -73,11 +73,14 @@ class Tcp(Plugin):
         return Transport(handle, attempt.hostname)
 
     def listen(self, attempt: Attempt, deliver: Callable[[Any], None]) -> Any:
+        asked = not _CONFIGURED.isdisjoint(attempt.options)
+
         def accepted(handle: Any) -> None:
-            try:
-                _configure(handle, attempt, local=True)
-            except (OSError, pyuv.error.UVError):
-                pass  # the connection is gone already, which its first use tells better
+            if asked:
+                try:
+                    _configure(handle, attempt, local=True)
+                except (OSError, pyuv.error.UVError):
+                    pass  # the connection is gone already, which its first use tells better
             deliver(Transport(handle))
 
         handle = listen_tcp(attempt.local, lambda here: configure(here, attempt))
@@ -136,6 +139,10 @@ def _configure(handle: Any, attempt: Attempt, *, local: bool) -> None:
     except OSError as error:
         number = error.errno or 0
         raise TransportError.from_errno(number, "socket option", attempt.remote) from error
+
+
+# What `_configure_tcp` looks at.
+_CONFIGURED = frozenset(("connCapacityProfile", "connTimeout", "keepAlive", "keepAliveTimeout"))
 
 
 def _configure_tcp(handle: Any, wanted: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EstablishmentError
 from ..hub import Deadline, Parked, get_runner, now
+from ..plugins import measure
 from .candidates import Node, Score, Verdict, Way, attach, tree
 from .endpoint import LocalEndpoint
 from .establishing import Established, Establishment
@@ -153,7 +154,8 @@ def _race(setup: Setup, root: Node, begun: float, deadline: Deadline) -> Establi
         assert learning is not None
         seconds = now() - since
         if result is not None:
-            learning.succeeded(node, seconds, None)
+            seen = measure(result.candidate.stack, result.transport)
+            learning.succeeded(node, seconds, None if seen is None else seen.rtt)
         elif seconds >= PATIENCE or not deadline.passed():
             learning.failed(node)
 

@@ -67,7 +67,6 @@ from .properties import (
     ESTABLISHED,
     ESTABLISHING,
     INFINITE,
-    MESSAGE_DEFAULTS,
     NOT_APPLICABLE,
     PREFER,
     REQUIRE,
@@ -84,7 +83,7 @@ from .properties import (
 )
 from .rates import RateLimit
 from .sending import Sending, Throttle
-from .setup import Setup, plain
+from .setup import SPECIAL_MESSAGES, Setup, plain
 from .states import TRANSITIONS
 from .watching import follow, unwatch
 
@@ -103,9 +102,6 @@ _UNBOUNDED = (1 << 30) - 1
 _NOTHING = Inbox()
 # A Message made by hand costs half of one made by its __init__.
 _new_message = Message.__new__
-
-# Message Properties that make a Message more than data when they are set for all Messages.
-_SPECIAL = frozenset(MESSAGE_DEFAULTS) - {"safelyReplayable", "msgChecksumLen"}
 
 SentHandler = Callable[[Any, Any], Any]
 ReceiveHandler = Callable[[Any, Any, Any, Any, Any], Any]
@@ -233,8 +229,9 @@ class Connection(ConnectionHandlers, FramerHost):
         "_whole",
     )
 
-    def __init__(self, setup: Setup) -> None:
-        runner = get_runner()
+    def __init__(self, setup: Setup, runner: Runner | None = None) -> None:
+        if runner is None:
+            runner = get_runner()
         self._runner = runner
         self._hub = runner.hub
         self._setup = setup
@@ -258,7 +255,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._collected: list[bytes] | None = None
         self._part_context: MessageContext | None = None  # of parts sent without a context
         self._first: Parked[None] | None = None  # of initiate_with_send
-        direction = setup.properties.get("direction")
+        direction = setup.direction
         self._may_send = direction is not UNIDIRECTIONAL_RECEIVE
         # Receiving
         self._inbox = _NOTHING
@@ -389,6 +386,23 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._stopping:
             self._go_on_closing()
 
+    def begin(self, established: Established) -> None:
+        """For a Listener: `adopt` a transport that is new, and ready as soon as it is started.
+        Raises TransportError if it cannot be started."""
+        transport = established.transport
+        self._established = established
+        self._transport = transport
+        self._to(ESTABLISHED)
+        transport.set_write_buffer_limits(0, 0)
+        self._begin_properties()
+        self._paused = False
+        self._set_fast()
+        try:
+            transport.start(self)
+        except BaseException:
+            self._stop_timers()
+            raise
+
     def begin_events(self, events: Events | None) -> None:
         """For a Listener, when it hands this Connection over: events from now on, first the
         closing one if the end was there before."""
@@ -433,11 +447,10 @@ class Connection(ConnectionHandlers, FramerHost):
     def _special_defaults(self) -> bool:
         """Whether a Message without a context is not just data, because of what the application
         has set for all Messages."""
-        names = self._setup.properties.explicit()
-        if any(name in _SPECIAL for name in names):
+        if self._setup.special_messages:
             return True
         live = self._live
-        return live is not None and any(live.is_set(name) for name in _SPECIAL)
+        return live is not None and any(live.is_set(name) for name in SPECIAL_MESSAGES)
 
     # -- Sending --
 
@@ -917,9 +930,7 @@ class Connection(ConnectionHandlers, FramerHost):
             or self._state not in (ESTABLISHED, ESTABLISHING)
         )
 
-    def _receive_watched(
-        self, handler: ReceiveHandler | None, minimum: int, maximum: int
-    ) -> None:
+    def _receive_watched(self, handler: ReceiveHandler | None, minimum: int, maximum: int) -> None:
         _check_handler(handler)
         if self._told_all:
             raise self._receive_error()
@@ -1017,7 +1028,8 @@ class Connection(ConnectionHandlers, FramerHost):
     # -- From the transport --
 
     def connection_made(self, transport: Any) -> None:
-        raise AssertionError("a Connection takes only transports that are ready")
+        if transport is None or transport is not self._transport:  # else `begin` has started it
+            raise AssertionError("a Connection takes only transports that are ready")
 
     def data_received(self, data: bytes) -> None:
         if self._framers is not None:
@@ -1030,7 +1042,7 @@ class Connection(ConnectionHandlers, FramerHost):
             if requests and not self._inbox.size:
                 first = requests[0]
                 size = len(data)
-                if first.minimum <= size and size <= first.maximum:  # noqa: PLR1716 - faster
+                if first.minimum <= size and size <= first.maximum:
                     self._piecewise = True
                     del requests[0]
                     message = _new_message(Message)
@@ -1241,6 +1253,8 @@ class Connection(ConnectionHandlers, FramerHost):
             self._sending.fail_all(self._send_refusal)
 
     def _fail_requests(self) -> None:
+        if not self._requests:
+            return
         if not (self._closed_by_us or self._stopping):
             self._serve()
         requests, self._requests = self._requests, []
@@ -1292,11 +1306,15 @@ class Connection(ConnectionHandlers, FramerHost):
             parked.finish(None)
 
     def _stop_timers(self) -> None:
-        for name in ("_close_timer", "_soft_timer", "_receive_timer"):
-            timer = getattr(self, name)
-            if timer is not None:
-                timer.close()
-                setattr(self, name, None)
+        if self._close_timer is not None:
+            self._close_timer.close()
+            self._close_timer = None
+        if self._soft_timer is not None:
+            self._soft_timer.close()
+            self._soft_timer = None
+        if self._receive_timer is not None:
+            self._receive_timer.close()
+            self._receive_timer = None
         if self._throttle is not None:
             self._throttle.close()
         if self._events is not None:
@@ -1350,18 +1368,24 @@ class Connection(ConnectionHandlers, FramerHost):
         if not self._stopping:
             self._stopping = True
             self._fast = False
-            if timeout is not None and (self._close_timer is None or timeout < GOODBYE_TIMEOUT):
-                if self._close_timer is not None:
-                    self._close_timer.close()
-                self._close_timer = self._runner.call_later(timeout, self._close_timed_out)
             self._fail_requests()
             self._go_on_closing()
+            if timeout is not None and self._state is not CLOSED and not self._ends_now():
+                if self._close_timer is not None and timeout < GOODBYE_TIMEOUT:
+                    self._close_timer.close()
+                    self._close_timer = None
+                if self._close_timer is None:
+                    self._close_timer = self._runner.call_later(timeout, self._close_timed_out)
         if not wait:
             return
         if self._state is not CLOSED:
             self._wait_closed()
         if self._ending is not None and not failed_before:
             raise self._end_error()
+
+    def _ends_now(self) -> bool:
+        """Whether the end waits for nobody any more."""
+        return self._closed_by_us and bool(self._transport.is_ending())
 
     def _wait_closed(self) -> None:
         parked: Parked[None] = Parked(self._runner)
@@ -1619,18 +1643,19 @@ class Connection(ConnectionHandlers, FramerHost):
     def _begin_properties(self) -> None:
         """What was asked for before there was a transport counts from now on."""
         self._tell_live()
-        asked = self._setup.properties
-        get = asked.get
+        send_rate, receive_rate, soft_errors = self._setup.limits
         if self._live is not None:  # maybe something was changed meanwhile
+            asked = self._setup.properties
             get = self._live.get
             for name in self._live:
                 if find_property(name).group is Group.CONNECTION and get(name) != asked.get(name):
                     self._catch_up(name, get(name))
-        if get("maxSendRate") is not UNLIMITED:
-            self._limit_sending(get("maxSendRate"))
-        if get("maxRecvRate") is not UNLIMITED:
-            self._receive_limit = RateLimit(get("maxRecvRate"))
-        if asked.get("softErrorNotify") in (REQUIRE, PREFER):
+            send_rate, receive_rate = get("maxSendRate"), get("maxRecvRate")
+        if send_rate is not UNLIMITED:
+            self._limit_sending(send_rate)
+        if receive_rate is not UNLIMITED:
+            self._receive_limit = RateLimit(receive_rate)
+        if soft_errors:
             self._soft_timer = self._runner.call_later(1.0, self._look_for_soft_errors, None)
 
     def _catch_up(self, name: str, value: Any) -> None:

@@ -106,9 +106,11 @@ class Readying(FramerHost):
         self._tell(None)
 
     def _lost(self, transport: Any, error: BaseException | None) -> None:
-        self._tell(
-            error or TransportError("the peer closed the connection at once", errno.ECONNABORTED)
-        )
+        if self._done is not None:
+            self._tell(
+                error
+                or TransportError("the peer closed the connection at once", errno.ECONNABORTED)
+            )
 
     def _tell(self, error: BaseException | None) -> None:
         done, self._done = self._done, None

@@ -27,7 +27,8 @@ class Inbox:
     __slots__ = ("_head_ended", "_head_size", "_pieces", "size")
 
     def __init__(self) -> None:
-        self._pieces: deque[Piece] = deque()
+        # A tuple of one piece or none, which is the usual case, or a deque.
+        self._pieces: tuple[Piece, ...] | deque[Piece] = ()
         self._head_size = 0  # bytes that are here of the first Message
         self._head_ended = False  # ... and whether that is all of it
         self.size = 0
@@ -37,17 +38,23 @@ class Inbox:
 
     def put(self, data: bytes, context: Any, end_of_message: bool) -> None:
         """Add the next piece."""
-        self._pieces.append((data, context, end_of_message))
-        self.size += len(data) + PIECE_COST
+        size = len(data)
+        self.size += size + PIECE_COST
+        if not self._pieces:
+            self._pieces = ((data, context, end_of_message),)
+            self._head_size = size
+            self._head_ended = end_of_message
+            return
+        self._several().append((data, context, end_of_message))
         if not self._head_ended:
-            self._head_size += len(data)
+            self._head_size += size
             self._head_ended = end_of_message
 
     def put_back(self, data: bytes, context: Any, end_of_message: bool, position: int = 0) -> None:
         """Undo a `take` whose result nobody wanted after all.  *position* is how many pieces that
         were put back already go before this one."""
         if position:
-            self._pieces.insert(position, (data, context, end_of_message))
+            self._several().insert(position, (data, context, end_of_message))
             self.size += len(data) + PIECE_COST
             self._next_head()
             return
@@ -56,7 +63,7 @@ class Inbox:
             self._head_ended = True
         else:
             self._head_size += len(data)
-        self._pieces.appendleft((data, context, end_of_message))
+        self._several().appendleft((data, context, end_of_message))
         self.size += len(data) + PIECE_COST
 
     def take(self, minimum: float = inf, maximum: float = inf) -> Piece | None:
@@ -67,30 +74,42 @@ class Inbox:
         """
         if not self._head_ended and (self._head_size < minimum or not self._pieces):
             return None
-        pieces = self._pieces
         if self._head_size <= maximum:
+            if type(self._pieces) is tuple:
+                (piece,) = self._pieces
+                self._pieces = ()
+                self.size = self._head_size = 0
+                self._head_ended = False
+                return piece
             wanted = self._head_size
             ended = self._head_ended
         else:
             wanted = int(maximum)
             ended = False
+        pieces = self._several()
         data, context, end = pieces.popleft()
         self.size -= wanted + PIECE_COST
         if len(data) != wanted or end is not ended:
             data = self._gather(data, context, end, wanted, ended)
-        self._head_size -= wanted
-        if ended:
+        if not pieces:
+            self._pieces = ()
+            self._head_size = 0
+            self._head_ended = False
+        elif ended:
             self._next_head()
+        else:
+            self._head_size -= wanted
         return (data, context, ended)
 
     def mark_head(self, context: Any) -> None:
         """Give the first piece a context."""
-        data, _, end = self._pieces[0]
-        self._pieces[0] = (data, context, end)
+        pieces = self._several()
+        data, _, end = pieces[0]
+        pieces[0] = (data, context, end)
 
     def _gather(self, data: bytes, context: Any, end: bool, wanted: int, ended: bool) -> bytes:
         """Join pieces until there are *wanted* bytes, and the end if that is *ended*."""
-        pieces = self._pieces
+        pieces = self._several()
         parts = []
         while True:
             if len(data) > wanted or (len(data) == wanted and end and not ended):
@@ -105,6 +124,13 @@ class Inbox:
             data, context, end = pieces.popleft()
             self.size -= PIECE_COST
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _several(self) -> deque[Piece]:
+        """The pieces, as something that more can be put into."""
+        pieces = self._pieces
+        if not isinstance(pieces, deque):
+            pieces = self._pieces = deque(pieces)
+        return pieces
 
     def _next_head(self) -> None:
         self._head_size = 0

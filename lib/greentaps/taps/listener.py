@@ -42,6 +42,7 @@ class Listener(ListenerHandlers):
 
     def __init__(self, setup: Setup, attempt: Attempt) -> None:
         self._setup = setup
+        self._of_each = replace(setup, events=None)  # the setup of each Connection
         self._attempt = attempt
         self._runner = get_runner()
         self._events = None
@@ -70,8 +71,14 @@ class Listener(ListenerHandlers):
             hop_limit=endpoint.hop_limit,
         )
 
+        name = stack_name(stack)
+        at_once = len(stack) == 1 and not self._setup.framers
+
         def deliver(transport: Any) -> None:
-            self._arrived(stack, transport)
+            if at_once and transport.starts_ready and not self._stopped:
+                self._ready_at_once(stack, name, transport)
+            else:
+                self._arrived(stack, name, transport)
 
         source = bottom.listen(attempt, deliver)
         if self._stopped:  # meanwhile
@@ -90,7 +97,28 @@ class Listener(ListenerHandlers):
 
     # -- From below, in callbacks --
 
-    def _arrived(self, stack: Stack, transport: Any) -> None:
+    def _ready_at_once(self, stack: Stack, name: str, transport: Any) -> None:
+        """A new connection whose stack needs no time to be ready, as TCP and UDP."""
+        begun = now()
+        peer = transport.get_extra_info("peername")
+        admit = self._attempt.admit
+        if admit is not None and not admit(peer):
+            transport.abort()
+            return
+        connection = Connection(self._of_each, self._runner)
+        phases = ((name, now() - begun),)
+        try:
+            connection.begin(Established(Candidate(stack, peer), transport, phases))
+        except TransportError:
+            transport.abort()
+            return
+        self._waiting.append(connection)
+        self._hand_out()
+        if self._paused or len(self._waiting) >= MAX_WAITING:
+            self._regulate()
+
+    def _arrived(self, stack: Stack, name: str, transport: Any) -> None:
+        """A new connection, which is to become ready."""
         begun = now()
         admit = self._attempt.admit
         if admit is not None and not admit(transport.get_extra_info("peername")):
@@ -117,7 +145,7 @@ class Listener(ListenerHandlers):
                 transport.abort()
             else:
                 candidate = Candidate(stack, transport.get_extra_info("peername"))
-                phases = ((stack_name(stack), now() - begun),)
+                phases = ((name, now() - begun),)
                 self._ready(Established(candidate, transport, phases, readying.framers))
             self._regulate()
 
@@ -134,7 +162,7 @@ class Listener(ListenerHandlers):
             transport.abort(TransportError("the framers of the connection took too long"))
 
     def _ready(self, established: Established) -> None:
-        connection = Connection(replace(self._setup, events=None))
+        connection = Connection(self._of_each, self._runner)
         try:
             connection.adopt(established)
         except EstablishmentError:
@@ -198,7 +226,8 @@ class Listener(ListenerHandlers):
             self._left -= 1
             connection = self._waiting.popleft()
             connection.begin_events(self._setup.events)
-            self._regulate()
+            if self._paused:
+                self._regulate()
             return connection
         if self._stopped:
             raise _stopped()
@@ -217,7 +246,8 @@ class Listener(ListenerHandlers):
                 self._acceptors.remove(parked)
             raise
         connection.begin_events(self._setup.events)
-        self._regulate()
+        if self._paused:
+            self._regulate()
         return connection
 
     def __iter__(self) -> Iterator[Connection]:

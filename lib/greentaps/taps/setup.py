@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ..errors import EstablishmentError, Reason
@@ -32,6 +33,7 @@ from .events import Events
 from .paths import survey
 from .policy import SystemPolicy, get_system_policy
 from .properties import (
+    MESSAGE_DEFAULTS,
     PREFER,
     REQUIRE,
     CapacityProfile,
@@ -45,7 +47,10 @@ from .properties import (
 )
 from .security import SecurityParameters
 
-__all__ = ["Setup", "plain"]
+__all__ = ["SPECIAL_MESSAGES", "Setup", "plain"]
+
+# Message Properties that make a Message more than data when they are set for all Messages.
+SPECIAL_MESSAGES = frozenset(MESSAGE_DEFAULTS) - {"safelyReplayable", "msgChecksumLen"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,26 @@ class Setup:
     security: SecurityParameters | None
     framers: tuple[Framer, ...]
     events: Events | None = None
+
+    # What each Connection asks at its beginning, found out once for all that a Listener makes:
+
+    @cached_property
+    def direction(self) -> Any:
+        """The property of this name."""
+        return self.properties.get("direction")
+
+    @cached_property
+    def special_messages(self) -> bool:
+        """Whether a Message without a context is not just data, because of what the application
+        has set for all Messages."""
+        return not SPECIAL_MESSAGES.isdisjoint(self.properties.explicit())
+
+    @cached_property
+    def limits(self) -> tuple[Any, Any, bool]:
+        """The properties maxSendRate and maxRecvRate, and whether soft errors are wanted."""
+        get = self.properties.get
+        soft = get("softErrorNotify") in (REQUIRE, PREFER)
+        return (get("maxSendRate"), get("maxRecvRate"), soft)
 
     def choose(self, *, server_side: bool) -> list[Stack]:
         """The stacks to try, best first.  Fails, before anything is opened, if there is none that

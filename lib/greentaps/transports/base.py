@@ -106,6 +106,9 @@ class BaseTransport:
 
     _extra_info: ClassVar[dict[str, str]] = {}
 
+    starts_ready: ClassVar[bool] = False
+    """Whether `start` itself calls ``connection_made``: there is nothing to wait for."""
+
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._protocol: Any = None
@@ -163,6 +166,10 @@ class BaseTransport:
     def is_closing(self) -> bool:
         """Whether the transport has ended or is about to."""
         return self._state is CLOSING or self._state is CLOSED
+
+    def is_ending(self) -> bool:
+        """Whether ``connection_lost`` is due, and waits for nobody."""
+        return self._state is CLOSED
 
     @switchpoint
     def wait_closed(self, timeout: float | None = None) -> None:

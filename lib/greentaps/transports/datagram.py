@@ -128,6 +128,9 @@ class DatagramTransport(BaseTransport):
             self._error = error
         self._close_handle()
 
+    def is_ending(self) -> bool:
+        return bool(self._handle.closed)
+
     def _close_handle(self) -> None:
         self._close_duplicate()
         self._handle.close(self._on_closed)

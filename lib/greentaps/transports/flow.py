@@ -58,6 +58,8 @@ class Flow(BaseTransport):
 
     __slots__ = ("_held", "_remote", "dropped")
 
+    starts_ready = True
+
     _extra_info: ClassVar[dict[str, str]] = {
         "handle": "_get_handle",
         "sockname": "_get_sockname",
@@ -250,6 +252,9 @@ class _OwnFlow(Flow):
     def hub_lost(self, error: BaseException) -> None:
         """The transport below is told itself."""
 
+    def is_ending(self) -> bool:
+        return self._lower.is_ending()
+
     def get_write_buffer_size(self) -> int:
         return self._lower.get_write_buffer_size()
 
@@ -364,6 +369,9 @@ class _PeerFlow(Flow):
         if self._error is None and self._state is not CLOSED:
             self._error = error
         self._end()
+
+    def is_ending(self) -> bool:
+        return self._state is CLOSING or self._state is CLOSED
 
     def _end(self) -> None:
         if self._state is CLOSED or self._state is CLOSING:

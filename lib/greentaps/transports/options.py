@@ -6,13 +6,13 @@ this system's ``socket`` module knows; an option that a kernel lacks is an `OSEr
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import fcntl
 import os
 import socket
 import struct
+import sys
 import termios
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -49,6 +49,7 @@ _INT_MAX = 2**31 - 1
 # bytes per second.
 _RTT = struct.Struct("=68xI")
 _DELIVERY_RATE = struct.Struct("=160xQ")
+_AN_INT = bytes(4)
 
 
 @contextlib.contextmanager
@@ -156,12 +157,11 @@ def mtu(remote: tuple[Any, ...]) -> int | None:
 def unacknowledged(handle: Any) -> int | None:
     """How many bytes of a TCP handle the peer has not acknowledged; None if the system does not
     say."""
-    amount = array.array("i", [0])
     try:
-        fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, amount)
+        amount = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, _AN_INT)
     except (OSError, pyuv.error.UVError):
         return None
-    return amount[0]
+    return int.from_bytes(amount, sys.byteorder)
 
 
 class Measure(NamedTuple):

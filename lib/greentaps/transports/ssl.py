@@ -289,6 +289,9 @@ class SslTransport(StreamTransport):
         """Whether the transport has ended or is about to."""
         return (self._state is not OPEN and self._state is not NEW) or self._lower.is_closing()
 
+    def is_ending(self) -> bool:
+        return self._lower.is_ending()
+
     # -- The handshake --
 
     def _start_handshake_timer(self) -> None:
@@ -535,6 +538,8 @@ class SslTransport(StreamTransport):
                             self._callback_failed(failure)
                     if engine is not self._engine or self._phase is ENDED:
                         return
+                    if not engine.more:
+                        break
                 elif plain is None:
                     self._on_close_notify()
                     return
@@ -543,7 +548,9 @@ class SslTransport(StreamTransport):
         except TlsError as error:
             self._fail(error)
             return
-        self._flush()
+        out = engine.drain()
+        if out and not self._lower.is_closing():
+            self._lower.write(out)
         if self._backlog:  # a write that waited for input
             self._advance()
 
@@ -656,13 +663,12 @@ class SslTransport(StreamTransport):
         if self._phase is SECURE and not self._backlog and handle is None:
             engine = self._engine
             try:
-                sent = engine.write(data)
-                self._lower.write(engine.drain())
+                self._lower.write(engine.seal(data))
             except TlsError as error:
                 self._fail(error)
                 return
-            if sent < len(data):
-                self._enqueue(data[sent:], None)
+            if engine.short:
+                self._enqueue(data[-engine.short :], None)
         elif self._phase is CLEAR and not self._backlog:
             self._lower.write(data, handle)
         else:

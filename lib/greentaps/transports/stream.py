@@ -86,6 +86,8 @@ class Transport(StreamTransport):
         "server_hostname": "_get_server_hostname",
     }
 
+    starts_ready = True
+
     def __init__(self, handle: Any, server_hostname: str | None = None, mode: str = "rw") -> None:
         if not isinstance(handle, pyuv.Stream):
             raise TypeError(f"handle must be a pyuv.Stream, not {type(handle).__name__}")
@@ -114,7 +116,7 @@ class Transport(StreamTransport):
     def start(self, protocol: Any) -> None:
         self._begin()
         self._protocol = protocol
-        self._peer = self._get_peername()
+        self._get_peername()
         self._send_at_once()
         try:
             protocol.connection_made(self)
@@ -186,6 +188,9 @@ class Transport(StreamTransport):
             except (OSError, _UVError):
                 pass
         self._close_handle()
+
+    def is_ending(self) -> bool:
+        return bool(self._handle.closed)
 
     def close_after_delivery(self) -> None:
         self._await_delivery = isinstance(self._handle, pyuv.TCP)
@@ -430,7 +435,11 @@ class Transport(StreamTransport):
         return self._ask("getsockname")
 
     def _get_peername(self) -> Any:
-        return self._ask("getpeername")
+        if self._handle.closed:
+            return None
+        if self._peer is None:
+            self._peer = self._ask("getpeername")
+        return self._peer
 
     def _get_winsize(self) -> Any:
         return self._ask("get_winsize")

@@ -263,6 +263,9 @@ class ConnectionState(Words):
     CLOSING = "Closing"
     CLOSED = "Closed"
 
+    # Each is there once.  Enum hashes the name, in Python, and each Connection looks up four.
+    __hash__ = object.__hash__
+
     @classmethod
     def also(cls) -> Mapping[Any, ConnectionState]:
         return dict(enumerate(cls, 1))
