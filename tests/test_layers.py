@@ -45,6 +45,8 @@ PURE = [
     "taps/dnscache",
     "taps/nat64",
     "taps/ordering",
+    "taps/ice",
+    "taps/stun",
     "taps/properties",
     "taps/racing",
     "taps/services",

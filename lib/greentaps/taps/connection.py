@@ -213,6 +213,7 @@ class Connection(ConnectionHandlers, FramerHost):
         "_piecewise",
         "_receive_limit",
         "_receive_timer",
+        "_rendezvous",
         "_requests",
         "_returned",
         "_runner",
@@ -242,6 +243,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._state = ESTABLISHING
         self._established: Established | None = None
         self._establisher: Any = None  # the greenlet that establishes, if it is another one
+        self._rendezvous: Any = None  # while one is under way
         self._transport: Any = None
         self._framers: Any = None
         self._group: list[Connection] | None = None  # made by the first clone
@@ -309,7 +311,7 @@ class Connection(ConnectionHandlers, FramerHost):
         """For `Preconnection`: establish, in this greenlet.  A switchpoint.  Raises
         EstablishmentError."""
         try:
-            established = self._setup.establish(deadline)
+            established = self._find_transport(deadline)
             if self._given_up(established):
                 raise self._end_error()
             self.adopt(established)
@@ -317,18 +319,27 @@ class Connection(ConnectionHandlers, FramerHost):
             self._not_established(error)
             raise
 
+    def _find_transport(self, deadline: Deadline) -> Established:
+        if self._rendezvous is None:
+            return self._setup.establish(deadline)
+        try:
+            return self._rendezvous.run(deadline)  # type: ignore[no-any-return]
+        finally:
+            self._rendezvous = None
+
     def establish_soon(self, deadline: Deadline) -> None:
         """For `Preconnection`: establish, in a greenlet of its own; events tell of the outcome,
         also of what can be seen before anything is opened."""
-        try:
-            self._setup.choose(server_side=False)
-        except EstablishmentError as error:
-            self._not_established(error)
-            return
+        if self._rendezvous is None:
+            try:
+                self._setup.choose(server_side=False)
+            except EstablishmentError as error:
+                self._not_established(error)
+                return
 
         def work() -> None:
             try:
-                established = self._setup.establish(deadline)
+                established = self._find_transport(deadline)
             except EstablishmentError as error:
                 self._establisher = None
                 self._not_established(error)
@@ -378,6 +389,8 @@ class Connection(ConnectionHandlers, FramerHost):
         monitoring.opened(self, stack_name(established.candidate.stack), received=not initiated)
         if initiated:
             self._emit("ready")
+        elif self._setup.role is Role.RENDEZVOUS:
+            self._emit("rendezvous_done")
         if self._events is not None:
             self._watch_path()
         self._set_fast()
@@ -413,6 +426,15 @@ class Connection(ConnectionHandlers, FramerHost):
             if self._state is CLOSED:
                 self._emit_end()
             self._watch_path()
+
+    def begin_rendezvous(self, make: Callable[[Setup], Any]) -> None:
+        """For `Preconnection`: what *make* returns finds the transport.  Raises
+        EstablishmentError."""
+        try:
+            self._rendezvous = make(self._setup)
+        except EstablishmentError as error:
+            self._not_established(error)
+            raise
 
     def _not_established(self, error: BaseException) -> None:
         if self._state is not ESTABLISHING:

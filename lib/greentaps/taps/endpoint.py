@@ -7,9 +7,18 @@ replaces it.  Several addresses are several objects.  Nothing is resolved here.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import ipaddress
 import socket
 from typing import Any, Self
+
+from .ice import (
+    Facts,
+    candidate_priority,
+    read_candidate,
+    read_credentials,
+    write_candidate,
+)
 
 __all__ = ["Endpoint", "LocalEndpoint", "RemoteEndpoint"]
 
@@ -18,6 +27,7 @@ class Endpoint:
     """What both kinds of Endpoint can have.  All ``with_`` methods return the object itself."""
 
     __slots__ = (
+        "_facts",
         "_hop_limit",
         "_hostname",
         "_interface",
@@ -35,6 +45,7 @@ class Endpoint:
         self._service: str | None = None
         self._protocol: str | None = None
         self._hop_limit: int | None = None
+        self._facts: Facts | None = None  # of a resolved one
 
     def with_hostname(self, hostname: str) -> Self:
         """The host's name (str), to be resolved when a Connection is made; should be fully
@@ -125,6 +136,52 @@ class Endpoint:
         self._hop_limit = hops
         return self
 
+    def with_ice_credentials(self, name: str, password: str) -> Self:
+        """What checks in a rendezvous are signed with (RFC 8445 section 5.3): the *name*
+        (``ufrag``) has 4 to 256, the *password* 22 to 256 letters and digits.  Only needed with
+        a peer that signals them by another way than `to_text`.  Raises ValueError."""
+        facts = self._facts or Facts("host", candidate_priority("host", 65535), "1")
+        self._facts = dataclasses.replace(facts, credentials=read_credentials(name, password))
+        return self
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The Endpoint that *text* is about: one line of `to_text`, or of an ICE agent (RFC 8839
+        section 5.1).  Raises ValueError."""
+        transport, address, facts = read_candidate(text)
+        made = cls().with_ip_address(address[0]).with_port(address[1]).with_protocol(transport)
+        made._facts = facts
+        return made
+
+    def to_text(self) -> str:
+        """A line of text for the peer, who makes a RemoteEndpoint of it with `from_text`: the
+        address, the port, and what a resolved Endpoint knows beside them, its secret included; so
+        it is for the peer alone.  Raises ValueError without an address and a port."""
+        if self._ip_address is None or not self._port:
+            raise ValueError(f"only an address and a port can be told to a peer: {self!r}")
+        facts = self._facts or Facts("host", candidate_priority("host", 65535), "1")
+        transport = "udp" if self._protocol == "udp" else "tcp"
+        return write_candidate(transport, (str(self._ip_address), self._port), facts)
+
+    @property
+    def candidate_type(self) -> str | None:
+        """What a resolved Endpoint is: ``"host"`` (an address of this machine), ``"srflx"`` (how a
+        server sees it), ``"relay"`` (a server's, for it); None for others."""
+        return None if self._facts is None else self._facts.kind
+
+    @property
+    def ice_credentials(self) -> tuple[str, str] | None:
+        """The name and the password of `with_ice_credentials`, or those of a resolved Endpoint."""
+        facts = self._facts
+        if facts is None or facts.credentials is None:
+            return None
+        return facts.credentials.name, facts.credentials.password
+
+    @property
+    def facts(self) -> Facts | None:
+        """For the rendezvous: what is known of a candidate beside its address."""
+        return self._facts
+
     @property
     def hostname(self) -> str | None:
         """The host's name, if one was given."""
@@ -189,16 +246,91 @@ class Endpoint:
                 "interface",
                 "protocol",
                 "hop_limit",
+                "candidate_type",
             )
             if (value := getattr(self, name)) is not None
         )
         return f"{type(self).__name__}({inside})"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class NatServer:
+    """A STUN or TURN server that a Local Endpoint is to be resolved through."""
+
+    host: str
+    port: int
+    credentials: tuple[str, str] | None = dataclasses.field(repr=False)
+
+
 class LocalEndpoint(Endpoint):
     """Our end (RFC 9622 section 6.1): what to listen on, or where to come from."""
 
-    __slots__ = ()
+    __slots__ = ("_stun", "_turn", "held")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stun: NatServer | None = None
+        self._turn: NatServer | None = None
+        self.held: Any = None
+        """The socket of a resolved one, until it is used or given back."""
+
+    def with_stun_server(
+        self, address: Any, port: int = 3478, credentials: tuple[str, str] | None = None
+    ) -> Self:
+        """Ask the STUN server at *address* (a name, or an IP address) and *port* how it sees us
+        (RFC 9622 section 6.1.4): `Preconnection.resolve` then also gives the server-reflexive
+        address.  *credentials* are a user name and a password, for a server that asks for them."""
+        self._stun = _nat_server(address, port, credentials)
+        return self
+
+    def with_turn_server(
+        self, address: Any, port: int = 3478, credentials: tuple[str, str] | None = None
+    ) -> Self:
+        """Have the TURN server at *address* and *port* relay for us (RFC 8656) where nothing else
+        leads to the peer: `Preconnection.resolve` then also gives the relayed address.  It serves
+        as a STUN server, too.  Over UDP only.  An extension of RFC 9622."""
+        self._turn = _nat_server(address, port, credentials)
+        return self
+
+    def resolved_to(self, facts: Facts, held: Any) -> None:
+        """For the rendezvous: what was found out, and the socket that it is about."""
+        self._facts = facts
+        self.held = held
+
+    @property
+    def stun_server(self) -> NatServer | None:
+        """The STUN server, if one was given."""
+        return self._stun
+
+    @property
+    def turn_server(self) -> NatServer | None:
+        """The TURN server, if one was given."""
+        return self._turn
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (*super()._identity(), self._stun, self._turn)
+
+
+def _nat_server(address: Any, port: int, credentials: tuple[str, str] | None) -> NatServer:
+    named = Endpoint()
+    if isinstance(address, str):
+        try:
+            named.with_ip_address(address)
+        except ValueError:
+            named.with_hostname(address)
+    else:
+        named.with_ip_address(address)
+    named.with_port(port)
+    if not named.port:
+        raise ValueError("the port of a server is not 0")
+    if credentials is not None:
+        name, password = credentials
+        if not isinstance(name, str) or not isinstance(password, str):
+            raise TypeError("credentials are a user name and a password, both str")
+        credentials = (name, password)
+    host = named.ip_address or named.hostname
+    assert host is not None
+    return NatServer(host, named.port, credentials)
 
 
 class RemoteEndpoint(Endpoint):

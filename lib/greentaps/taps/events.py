@@ -177,6 +177,10 @@ class ConnectionHandlers(Handlers):
         """Ready (RFC 9622 section 7.1): ``handler(connection)``."""
         self._on("ready", handler)
 
+    def on_rendezvous_done(self, handler: Handler) -> None:
+        """RendezvousDone (section 7.3): ``handler(connection)``."""
+        self._on("rendezvous_done", handler)
+
     def on_establishment_error(self, handler: Handler) -> None:
         """EstablishmentError (section 7.1): ``handler(connection, error)``."""
         self._on("establishment_error", handler)

@@ -26,6 +26,7 @@ from .listener import Listener
 from .message import MessageContext
 from .naming import resolve_local, resolve_remote
 from .properties import Role, TransportProperties
+from .rendezvous import Gathering, Rendezvous, resolved_remotes, setup_of
 from .security import SecurityParameters
 from .setup import Setup
 
@@ -77,6 +78,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         self.security_parameters = security_parameters
         self._framers: list[Framer] = []
         self._events: Events | None = None
+        self._gathering: Gathering | None = None
         if unfulfilled_handler is not None:
             self.on_establishment_error(lambda _made, _error: unfulfilled_handler())
 
@@ -222,6 +224,69 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         if there is no candidate.
         """
         return explain(self._setup(Role.INITIATE), Deadline(timeout), names=resolve)
+
+    @switchpoint
+    def resolve(
+        self, timeout: float | None = None
+    ) -> tuple[list[LocalEndpoint], list[RemoteEndpoint]]:
+        """The concrete addresses of both ends (RFC 9622 section 7.3), to tell the peer of: see
+        `Endpoint.to_text`.
+
+        The Local Endpoints are those of this machine's interfaces, and what the STUN and TURN
+        servers add; a server that does not answer within *timeout* (seconds; 5 if left out) adds
+        nothing.  The Remote Endpoints have addresses for their names.  Nothing is sent to the
+        peer.  Name servers, STUN and TURN servers learn that somebody asks.
+
+        The sockets behind the Local Endpoints stay open until the `rendezvous` that uses them, or
+        `release`, or for five minutes; so what the peer is told stays true.  Raises
+        EstablishmentError.
+        """
+        deadline = Deadline(timeout)
+        setup, chosen = setup_of(self._setup(Role.RENDEZVOUS))
+        remotes = resolved_remotes(setup.remote_endpoints, deadline)
+        bases = self._hold().gather(setup, chosen, deadline)
+        return [end for base in bases for end in base.endpoints()], remotes
+
+    @switchpoint
+    def rendezvous(self, timeout: float | None = None, *, wait: bool = True) -> Connection:
+        """Open a Connection together with a peer that does the same (RFC 9622 section 7.3): listen
+        on all Local Endpoints for the Remote Endpoints alone, and connect from each to each; the
+        first pair that works is taken.
+
+        Returns the Connection when it is established (the RendezvousDone event): over UDP when the
+        peer has been heard.  With ``wait=False`` it returns at once, in the state Establishing,
+        and the events tell of the outcome.  *timeout* (seconds) covers everything; without, it
+        ends 39.5 seconds after the last pair was added.
+
+        Raises EstablishmentError, which tells what was tried; without waiting that is only an
+        event.
+        """
+        deadline = Deadline(timeout)
+        connection = Connection(self._setup(Role.RENDEZVOUS))
+        gathering, self._gathering = self._gathering, None
+        try:
+            connection.begin_rendezvous(lambda setup: Rendezvous(setup, gathering))
+        except EstablishmentError:
+            if wait:
+                raise
+            return connection
+        if wait:
+            connection.establish(deadline)
+        else:
+            connection.establish_soon(deadline)
+        return connection
+
+    def release(self) -> None:
+        """Close what `resolve` holds open, if no rendezvous has used it."""
+        gathering, self._gathering = self._gathering, None
+        if gathering is not None:
+            gathering.release()
+
+    def _hold(self) -> Gathering:
+        if self._gathering is None:
+            self._gathering = Gathering()
+            self._gathering.belongs_to(self)
+        return self._gathering
 
     @switchpoint
     def start(self) -> None:

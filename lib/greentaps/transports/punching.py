@@ -1,0 +1,516 @@
+"""Sockets for two peers that open one connection towards each other (RFC 9622 section 7.3).
+
+What is here is held, tried and dropped while nobody has a Connection yet: bound UDP sockets that
+talk to many, TCP sockets that connect from and listen on one port at the same time, and links of
+which one will be taken.  All are plain sockets under gevent's watchers; the one that wins becomes a
+pyuv handle under a transport, and the reading stops before that on an exact byte.
+
+Everything here works by callbacks, which never switch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pyuv
+
+from ..errors import TransportError
+from ..hub import get_runner
+from . import options
+from .base import CLOSE_TIMEOUT
+from .datagram import DatagramTransport
+from .flow import Flow, _bound, _opened, _OwnFlow
+from .handles import _opened as _opened_stream
+from .stream import Transport
+
+__all__ = [
+    "DatagramPort",
+    "PunchedFlow",
+    "Route",
+    "StreamLink",
+    "StreamPort",
+    "punched_flow",
+]
+
+Address = tuple[str, int]
+Prepare = Callable[[socket.socket], None]
+
+_READ, _WRITE = 1, 2
+_LINGER_NONE = struct.pack("ii", 1, 0)
+_BATCH = 64  # datagrams that one turn of the loop takes from one socket
+_LARGEST_DATAGRAM = 65536
+_LARGEST_MESSAGE = 2048  # bytes of one framed message: a check has a tenth of that
+BACKLOG = 16
+
+
+class _Watched:
+    """A socket under a watcher of gevent's, owned until it is closed or taken."""
+
+    def __init__(self, here: socket.socket) -> None:
+        self._socket: socket.socket | None = here
+        self._runner = get_runner()
+        self._watcher: Any = None
+        self._runner.adopt(self)
+
+    def _watch(self, events: int, callback: Callable[[], None], *, ref: bool = True) -> None:
+        assert self._socket is not None
+        self._watcher = self._runner.hub.loop.io(self._socket.fileno(), events, ref=ref)
+        self._watcher.start(self._guarded, callback)
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            self.close()
+            self._runner.collect(error)
+
+    def _unwatch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket is still here."""
+        return self._socket is not None
+
+    def take(self) -> socket.socket:
+        """The socket, which is the caller's from now on.  Nothing more is called back."""
+        taken, self._socket = self._socket, None
+        assert taken is not None
+        self._unwatch()
+        self._runner.release(self)
+        return taken
+
+    def close(self) -> None:
+        """Close the socket, if it is still here."""
+        if self._socket is not None:
+            self.take().close()
+
+    def hub_lost(self, error: BaseException) -> None:
+        here, self._socket = self._socket, None
+        if here is not None:
+            with contextlib.suppress(Exception):
+                self._unwatch()
+            here.close()
+        self._runner.release(self)
+
+
+class DatagramPort(_Watched):
+    """A UDP socket bound to *local*.  *received* is called with each datagram and its source.
+
+    While it is *idle* it does not keep the program from ending.  Raises TransportError.
+    """
+
+    def __init__(
+        self,
+        local: tuple[Any, ...],
+        received: Callable[[bytes, Address], None],
+        prepare: Prepare | None = None,
+    ) -> None:
+        here = _bound(local, local, prepare)
+        self.address: Address = here.getsockname()[:2]
+        self.received = received
+        super().__init__(here)
+        self._watch(_READ, self._on_readable, ref=False)
+
+    def be_busy(self, busy: bool) -> None:
+        """Whether somebody waits for what comes: then the program goes on as long."""
+        if self._watcher is not None:
+            self._unwatch()
+            self._watch(_READ, self._on_readable, ref=busy)
+
+    def _on_readable(self) -> None:
+        for _ in range(_BATCH):
+            if self._socket is None:
+                return
+            try:
+                data, source = self._socket.recvfrom(_LARGEST_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:  # what the network says of a datagram: the next one may be welcome
+                continue
+            self.received(data, source[:2])
+
+    def send(self, data: bytes, remote: Address) -> OSError | None:
+        """Send one datagram; returns what prevented it.  It is lost if the system is busy, as it
+        can be on every way."""
+        if self._socket is None:
+            return OSError(errno.EBADF, os.strerror(errno.EBADF))
+        for _ in range(2):  # the first error may be about an earlier datagram
+            try:
+                self._socket.sendto(data, remote)
+                return None
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                failure = error
+        return failure
+
+
+class StreamPort(_Watched):
+    """A local TCP address from which connections are opened, and on which others are accepted, at
+    the same time.  It is held from the beginning.  Raises TransportError."""
+
+    def __init__(self, local: tuple[Any, ...], prepare: Prepare | None = None) -> None:
+        self._prepare = prepare
+        self._connecting: set[_Connecting] = set()
+        here = _shared(local, prepare)
+        self._local = here.getsockname()
+        self.address: Address = self._local[:2]
+        super().__init__(here)
+
+    def listen(self, accepted: Callable[[socket.socket, Address], None]) -> None:
+        """Call *accepted* with the socket of each connection and the peer's address.  Raises
+        TransportError."""
+        assert self._socket is not None
+        try:
+            self._socket.listen(BACKLOG)
+        except OSError as error:
+            raise TransportError.from_errno(error.errno or 0, "listen", self.address) from error
+        self._watch(_READ, lambda: self._accept(accepted))
+
+    def _accept(self, accepted: Callable[[socket.socket, Address], None]) -> None:
+        for _ in range(BACKLOG):
+            if self._socket is None:
+                return
+            try:
+                made, peer = self._socket.accept()
+            except OSError:  # gone again, or none left
+                return
+            made.setblocking(False)
+            accepted(made, peer[:2])
+
+    def connect(
+        self,
+        remote: Address,
+        done: Callable[[socket.socket | None, BaseException | None], None],
+    ) -> None:
+        """Connect to *remote* from here; *done* is called, later, with the connected socket or
+        with the error."""
+        _Connecting(self, remote, done)
+
+    def close(self) -> None:
+        for one in list(self._connecting):
+            one.close()
+        super().close()
+
+    def hub_lost(self, error: BaseException) -> None:
+        for one in list(self._connecting):
+            one.hub_lost(error)
+        super().hub_lost(error)
+
+
+class _Connecting(_Watched):
+    """One connect of a `StreamPort`."""
+
+    def __init__(self, port: StreamPort, remote: Address, done: Any) -> None:
+        self._port = port
+        self._remote = remote
+        self._done = done
+        failure: OSError | None = None
+        try:
+            here = _shared(port._local, port._prepare)
+        except TransportError as error:
+            get_runner().call_soon(done, None, error)
+            return
+        super().__init__(here)
+        number = here.connect_ex(remote)
+        if number not in (0, errno.EINPROGRESS):
+            failure = OSError(number, os.strerror(number))
+        port._connecting.add(self)
+        if failure is not None:
+            self._runner.call_soon(self._finish, number)
+        else:
+            self._watch(_WRITE, self._on_writable)
+
+    def _on_writable(self) -> None:
+        assert self._socket is not None
+        self._finish(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _finish(self, number: int) -> None:
+        if self._socket is None:
+            return
+        self._port._connecting.discard(self)
+        if number:
+            self.close()
+            self._done(None, TransportError.from_errno(number, "connect", self._remote))
+        else:
+            self._done(self.take(), None)
+
+    def close(self) -> None:
+        self._port._connecting.discard(self)
+        super().close()
+
+
+def _shared(local: tuple[Any, ...], prepare: Prepare | None) -> socket.socket:
+    """A TCP socket bound to *local*, beside others of ours.  Raises TransportError."""
+    family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
+    try:
+        made = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise TransportError.from_errno(error.errno or 0, "socket", local) from error
+    try:
+        made.setblocking(False)
+        # Both: a socket that listens is in the way of one that only reuses the address.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if prepare is not None:
+            prepare(made)
+        made.bind(local)
+    except OSError as error:
+        made.close()
+        raise TransportError.from_errno(error.errno or 0, "bind", local) from error
+    return made
+
+
+class StreamLink(_Watched):
+    """A TCP connection that is not chosen yet.
+
+    With *message*, that is called with each message of those that two bytes of length go before,
+    and not a byte is read beyond the one that leads to `take`.  Without, nothing is read at all,
+    and *readable* is called when something has come.  *closed* is called when the peer has ended
+    it; the socket is closed then.
+    """
+
+    def __init__(
+        self,
+        here: socket.socket,
+        *,
+        message: Callable[[bytes], None] | None,
+        readable: Callable[[], None],
+        closed: Callable[[], None],
+    ) -> None:
+        super().__init__(here)
+        self._message = message
+        self._readable = readable
+        self._closed = closed
+        self._buffer = b""
+        self._watch(_READ, self._on_readable)
+
+    def _on_readable(self) -> None:
+        while self._socket is not None:
+            try:
+                if self._message is None:
+                    self._peek(self._socket)
+                    return
+                if not self._read_some(self._socket):
+                    return
+            except OSError:
+                self._lose()
+
+    def _peek(self, here: socket.socket) -> None:
+        if here.recv(1, socket.MSG_PEEK):
+            self._readable()
+        else:
+            self._lose()
+
+    def _read_some(self, here: socket.socket) -> bool:
+        """Read as much as the message that is under way still needs; whether to go on."""
+        size = int.from_bytes(self._buffer[:2], "big") if len(self._buffer) >= 2 else 0
+        if size > _LARGEST_MESSAGE:
+            self._lose()
+            return False
+        try:
+            data = here.recv(2 + size - len(self._buffer))
+        except BlockingIOError:
+            return False
+        if not data:
+            self._lose()
+            return False
+        self._buffer += data
+        if len(self._buffer) > 2 and len(self._buffer) == 2 + int.from_bytes(
+            self._buffer[:2], "big"
+        ):
+            whole, self._buffer = self._buffer[2:], b""
+            assert self._message is not None
+            self._message(whole)
+        elif self._buffer == b"\0\0":
+            self._lose()  # an empty message is none
+        return True
+
+    def _lose(self) -> None:
+        if self._socket is not None:
+            self.close()
+            self._closed()
+
+    def send(self, data: bytes) -> None:
+        """Send a message.  A connection that cannot take it at once is of no use."""
+        if self._socket is None:
+            return
+        try:
+            sent = self._socket.send(data)
+        except OSError:
+            sent = 0
+        if sent != len(data):
+            self._runner.call_soon(self._lose)
+
+    def drop(self) -> None:
+        """End the connection with a reset: the peer sees at once that it is not the one."""
+        if self._socket is not None:
+            reset(self._socket)
+            self.close()
+
+    def into_transport(self, hostname: str | None) -> Transport:
+        """A transport over the connection, which has not been started.  Raises TransportError."""
+        taken = self.take()
+        try:
+            handle = _opened_stream(pyuv.TCP(get_runner().loop), taken.fileno())
+        except BaseException:
+            taken.close()
+            raise
+        taken.detach()
+        return Transport(handle, hostname)
+
+
+def reset(here: socket.socket) -> None:
+    """Make the close of a TCP socket a reset."""
+    with contextlib.suppress(OSError):
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+
+
+# -- The datagram transport of the pair that was chosen --
+
+
+class Route(Protocol):
+    """What stands between a `PunchedFlow` and its socket, for as long as that lives."""
+
+    def outgoing(self, data: bytes) -> bytes:
+        """What is to be sent instead of *data* of the application."""
+
+    def incoming(self, data: bytes, source: Address) -> bytes | None:
+        """What of a datagram is the application's, or None."""
+
+    def ending(self) -> None:
+        """The flow is about to be closed."""
+
+    def lost(self) -> None:
+        """The flow has ended, and its socket with it."""
+
+
+class PunchedFlow(_OwnFlow):
+    """A flow over the socket and the pair of addresses that have won.  Checks and keep-alives of
+    the peer, and a relay's wrapping, are taken out and put in by *route*.
+
+    *below* is where the datagrams go to, the peer or a relay; *remote* is the peer.
+    """
+
+    __slots__ = ("_below", "_route", "_shown")
+
+    def __init__(
+        self,
+        lower: DatagramTransport,
+        below: Address,
+        remote: Address,
+        shown: Address,
+        route: Route,
+    ) -> None:
+        Flow.__init__(self, get_runner(), below)
+        self._lower = lower
+        self._below = below
+        self._peer = remote
+        self._shown = shown
+        self._route = route
+        lower.start(_Sorting(self))
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        super().write(self._route.outgoing(bytes(data)))
+
+    def hold(self, data: bytes) -> None:
+        """Take in a datagram of the peer that has come before there was a flow."""
+        self._arrived(data)
+
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        if not self.is_closing():
+            self._route.ending()
+        super().close(timeout)
+
+    def abort(self, error: BaseException | None = None) -> None:
+        if not self.is_closing():
+            self._route.ending()
+        super().abort(error)
+
+    def send_below(self, data: bytes) -> None:
+        """Send something of the route's own.  What prevents it does not matter."""
+        handle = self._get_handle()
+        if handle is None or handle.closed:
+            return
+        with contextlib.suppress(pyuv.error.UVError):
+            handle.try_send(self._below, data)
+
+    def _hand_up(self, data: bytes) -> None:
+        try:
+            self._protocol.datagram_received(data, self._peer)
+        except BaseException as failure:
+            self._callback_failed(failure)
+
+    def _get_peername(self) -> Any:
+        return None if self._lower.is_closing() else self._peer
+
+    def _get_sockname(self) -> Any:
+        return self._shown or super()._get_sockname()
+
+    def _lost(self) -> None:
+        super()._lost()
+        self._route.lost()
+
+
+class _Sorting:
+    """The protocol of the DatagramTransport below a `PunchedFlow`."""
+
+    def __init__(self, flow: PunchedFlow) -> None:
+        self._flow = flow
+
+    def connection_made(self, transport: Any) -> None:
+        pass
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if addr[:2] == self._flow._below:
+            mine = self._flow._route.incoming(data, addr[:2])
+            if mine is not None:
+                self._flow._arrived(mine)
+
+    def error_received(self, exc: TransportError) -> None:
+        self._flow._failed(exc)
+
+    def pause_writing(self) -> None:
+        if not self._flow.is_closing():
+            self._flow._pause_writing()
+
+    def resume_writing(self) -> None:
+        if not self._flow.is_closing():
+            self._flow._resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._flow._error is None:
+            self._flow._error = exc
+        self._flow._lost()
+
+
+def punched_flow(
+    port: DatagramPort, below: Address, remote: Address, shown: Address, route: Route
+) -> PunchedFlow:
+    """A flow over *port*'s socket, which is taken.  Raises TransportError."""
+    taken = port.take()
+    try:
+        handle = _opened(taken)
+    except BaseException:
+        taken.close()
+        raise
+    try:
+        # From now on the kernel keeps strangers out, and tells what the network says.
+        with options.socket_of(handle) as here:
+            here.connect(below)
+    except OSError as error:
+        get_runner().discard(handle)
+        raise TransportError.from_errno(error.errno or 0, "connect", below) from error
+    return PunchedFlow(DatagramTransport(handle), below, remote, shown, route)
