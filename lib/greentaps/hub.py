@@ -206,8 +206,8 @@ class Runner:
 
     def when_readable(self, descriptor: int, function: Callable[[], Any]) -> Any:
         """Call ``function()`` from the hub whenever *descriptor* can be read, until the answer's
-        ``close()``.  It must not switch.  This alone does not keep the program going."""
-        watcher = self.hub.loop.io(descriptor, 1, ref=False)
+        ``close()``.  It must not switch."""
+        watcher = self.hub.loop.io(descriptor, 1)
         watcher.start(function)
         return watcher
 

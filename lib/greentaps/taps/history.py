@@ -52,7 +52,7 @@ class History:
     ``2001:db8::/64``, and ``""`` for all endpoints of the network together.  A stack is written as
     ``tls/tcp``, and ``""`` is for all stacks together.
 
-    Raises ValueError if the file is something else, and OSError if it cannot be used.
+    Raises OSError if the file cannot be used, which is a ValueError too if it is something else.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, limit: int = LIMIT) -> None:

@@ -175,14 +175,31 @@ def interfaces() -> list[tuple[str, InterfaceType]]:
 # -- What is remembered --
 
 
+class _Domains:
+    """Whether systemd has noted something since: it replaces files, so the folder changes."""
+
+    def __init__(self) -> None:
+        self._times = {folder: _changed_at(folder) for folder in _DOMAINS if os.path.isdir(folder)}
+
+    def changed(self) -> bool:
+        return any(_changed_at(folder) != time for folder, time in self._times.items())
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
 class _Watched:
     """The last survey, and how to tell that it still holds."""
 
     def __init__(self) -> None:
         self._news: netlink.Notifications | None = None
         self._last: Survey | None = None
-        self._where: Any = None
-        self._domains: Any = None
+        self._where: str | None = None
+        self._domains = _Domains()
         self._generation = 0
 
     def survey(self) -> Survey:
@@ -190,9 +207,8 @@ class _Watched:
         if where != self._where:
             self.forget()
             self._where = where
-        domains = _domains_stamp()
-        if self._last is None or self._changed() or domains != self._domains:
-            self._domains = domains
+        if self._last is None or self._changed() or self._domains.changed():
+            self._domains = _Domains()
             self._renew()
         assert self._last is not None
         return self._last
@@ -243,13 +259,12 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _namespace() -> tuple[int, int] | None:
+def _namespace() -> str | None:
     """Which network this thread sees."""
     try:
-        found = os.stat("/proc/thread-self/ns/net")
+        return os.readlink("/proc/thread-self/ns/net")
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
 # -- Looking --
@@ -390,17 +405,6 @@ def _pvds(index: int) -> tuple[str, ...]:
             if name in ("DOMAINS", "ROUTE_DOMAINS"):
                 found += [domain.strip("~.").lower() for domain in value.split()]
     return tuple(dict.fromkeys(domain for domain in found if domain))
-
-
-def _domains_stamp() -> tuple[int, ...]:
-    """Changes when systemd has noted something: it replaces files."""
-    found = []
-    for folder in _DOMAINS:
-        try:
-            found.append(os.stat(folder).st_mtime_ns)
-        except OSError:
-            found.append(0)
-    return tuple(found)
 
 
 # -- Choosing --

@@ -28,7 +28,7 @@ from contextlib import closing, suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
-__all__ = ["Cell", "Key", "Store"]
+__all__ = ["Cell", "ForeignFileError", "Key", "Store"]
 
 Key = tuple[str, str, str, str]
 """Network, kind, endpoint, stack."""
@@ -73,10 +73,14 @@ class Cell(NamedTuple):
     at: float
 
 
+class ForeignFileError(OSError, ValueError):
+    """The file is there, and is something else."""
+
+
 class Store:
     """The file at *path*, with at most *limit* cells.
 
-    Raises ValueError if it is there and is something else, and OSError if it cannot be used.
+    Raises ForeignFileError if it is there and is something else, and OSError if it cannot be used.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class Store:
         self._offset: float | None = None  # the system's time, less the caller's `now`
         self._saved_at: float | None = None
         self._create()
-        self._batch(PATIENCE, self._prepare)
+        self._batch(PATIENCE, _nothing)
         _stores.add(self)
 
     # -- Reading --
@@ -163,7 +167,7 @@ class Store:
         def write(database: sqlite3.Connection) -> None:
             database.executemany(_DELETE, gone)
             database.executemany(_WRITE, rows)
-            database.execute("DELETE FROM cells WHERE at < ?", (oldest,))
+            database.execute("DELETE FROM cells WHERE at <= ?", (oldest,))
             database.execute(_LIMIT, (self._limit - 1,))
 
         try:
@@ -222,21 +226,18 @@ class Store:
             for pragma in ("synchronous = OFF", "secure_delete = ON", "trusted_schema = OFF"):
                 database.execute(f"PRAGMA {pragma}")
             database.execute("BEGIN IMMEDIATE")
+            self._prepare(database)
             done = work(database)  # what it raises undoes it all: the database is closed
             database.execute("COMMIT")
             return done
 
     def _begin_anew(self) -> None:
-        try:
-            self._create()
-            os.unlink(self._path)
-            for rest in ("-journal", "-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    os.unlink(self._path + rest)
-            self._create()
-        except ValueError as error:
-            raise OSError(errno.EEXIST, str(error), self._path) from error
-        self._once(PATIENCE, self._prepare)
+        self._create()  # raises if it is not ours
+        os.unlink(self._path)
+        for rest in ("-journal", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(self._path + rest)
+        self._create()
 
     def _create(self) -> None:
         """Make the file if there is none, and see to it that it is ours, and ours alone."""
@@ -247,7 +248,7 @@ class Store:
             head = os.pread(descriptor, 100, 0) if stat.S_ISREG(found.st_mode) else b"?"
             # SQLite's first page begins with a header that has the application's number.
             if head and (head[:16] != _MAGIC or head[68:72] != _APPLICATION.to_bytes(4, "big")):
-                raise ValueError(f"{self._path} is there, and is not a history of greentaps")
+                raise ForeignFileError(errno.EEXIST, "it is not a history of greentaps", self._path)
             if stat.S_IMODE(found.st_mode) & 0o077:
                 os.fchmod(descriptor, 0o600)
         finally:
@@ -259,10 +260,15 @@ class Store:
             for statement in _SCHEMA:
                 database.execute(statement)
         elif version != _VERSION:
-            raise ValueError(
-                f"{self._path} is a history of version {version}, and this greentaps has version "
-                f"{_VERSION}: use another file"
+            raise ForeignFileError(
+                errno.EEXIST,
+                f"it is a history of version {version}, and this greentaps has {_VERSION}",
+                self._path,
             )
+
+
+def _nothing(database: sqlite3.Connection) -> None:
+    """To see whether the file is as it should be."""
 
 
 def _code(error: sqlite3.Error) -> int:
