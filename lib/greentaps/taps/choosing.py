@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EstablishmentError
 from ..hub import Deadline, Parked, get_runner, now
-from ..plugins import measure
 from .candidates import Node, Score, Verdict, Way, attach, tree
 from .endpoint import LocalEndpoint
 from .establishing import Established, Establishment
@@ -154,8 +153,8 @@ def _race(setup: Setup, root: Node, begun: float, deadline: Deadline) -> Establi
         assert learning is not None
         seconds = now() - since
         if result is not None:
-            seen = measure(result.candidate.stack, result.transport)
-            learning.succeeded(node, seconds, None if seen is None else seen.rtt)
+            learning.succeeded(node, seconds, result.transport)
+            result.remember = partial(learning.measured, node, result.transport)
         elif seconds >= PATIENCE or not deadline.passed():
             learning.failed(node)
 

@@ -1349,6 +1349,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._state is ESTABLISHED:
             self._to(CLOSING)
         self._fast = False
+        self._remember()
         if politely:
             self._end_politely()
         else:
@@ -1453,7 +1454,15 @@ class Connection(ConnectionHandlers, FramerHost):
         self._emit_end()
         self._wake_closers()
 
+    def _remember(self) -> None:
+        """The transport is about to end: what was measured counts for later Connections."""
+        established = self._established
+        if established is not None and established.remember is not None and not self._lost:
+            remember, established.remember = established.remember, None
+            remember()
+
     def _close_transport(self) -> None:
+        self._remember()
         if not self._lost:
             self._transport.close_after_delivery()
             self._transport.close(None)

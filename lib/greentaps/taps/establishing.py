@@ -51,9 +51,13 @@ def drop(transport: Any, error: BaseException | None) -> None:
 
 class Established:
     """A ready transport with its framers, the candidate that it came from, how long each step took
-    (in seconds), and the explanation of how it was chosen, if it was."""
+    (in seconds), and the explanation of how it was chosen, if it was.
 
-    __slots__ = ("candidate", "framers", "history", "phases", "transport")
+    *remember*, if it is not None, is to be called when the transport is about to end: it keeps what
+    the system has measured of it.
+    """
+
+    __slots__ = ("candidate", "framers", "history", "phases", "remember", "transport")
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class Established:
         self.phases = phases
         self.framers = framers
         self.history: Any = None
+        self.remember: Callable[[], None] | None = None
 
 
 class Readying(FramerHost):

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..plugins import Stack, stack_name
+from ..plugins import Measure, Stack, measure, stack_name
 from .candidates import Node, Way
 from .endpoint import RemoteEndpoint
 from .history import History
@@ -87,10 +87,26 @@ class Learning:
 
     # -- Teaching --
 
-    def succeeded(self, leaf: Node, seconds: float, rtt: float | None) -> None:
-        """The attempt of *leaf* was ready after *seconds*."""
+    def succeeded(self, leaf: Node, seconds: float, transport: Any) -> None:
+        """The attempt of *leaf* was ready after *seconds*, with *transport*."""
+        found = _measure(leaf, transport)
         self._note(leaf, lambda *what: self.history.note_success(
-            *what, now=self._clock(), latency=seconds, rtt=rtt))  # fmt: skip
+            *what, now=self._clock(), latency=seconds, rtt=found.rtt))  # fmt: skip
+
+    def measured(self, leaf: Node, transport: Any) -> None:
+        """The *transport* of *leaf* is about to end: what the system has measured of it counts for
+        others (RFC 9040)."""
+        found = _measure(leaf, transport)
+
+        def note(network: str, remote: Any, hostname: str | None, stack: str) -> None:
+            if found.rtt is not None:
+                self.history.note_rtt(network, remote[0], found.rtt, now=self._clock())
+            if found.delivery_rate is not None:
+                self.history.note_throughput(
+                    network, remote[0], found.delivery_rate, now=self._clock()
+                )
+
+        self._note(leaf, note)
 
     def failed(self, leaf: Node) -> None:
         """The attempt of *leaf* has failed by itself."""
@@ -106,6 +122,11 @@ class Learning:
             note(way.network, candidate.remote, candidate.hostname, stack_name(candidate.stack))
         except OSError as error:  # a file that cannot be written must not cost a Connection
             _log.warning("what was learned cannot be kept: %s", error)
+
+
+def _measure(leaf: Node, transport: Any) -> Measure:
+    assert leaf.candidate is not None
+    return measure(leaf.candidate.stack, transport) or Measure()
 
 
 def _rate(said: Mapping[str, Any]) -> float | None:

@@ -31,7 +31,7 @@ from ..transports.punching import (
     reset,
 )
 from . import paths
-from .candidates import Candidate
+from .candidates import Candidate, for_stack
 from .endpoint import LocalEndpoint, NatServer, RemoteEndpoint
 from .establishing import Established, made_ready
 from .ice import (
@@ -48,7 +48,7 @@ from .ice import (
 )
 from .naming import resolve_local, resolve_remote
 from .properties import NO_PREFERENCE, REQUIRE
-from .setup import Setup, for_stack
+from .setup import Setup
 from .stun import KEEPALIVE, Client, Relay, codec, has_codec, parse, reflexive_address
 
 __all__ = ["GATHER_TIME", "HOLD_TIME", "Gathering", "Rendezvous", "setup_of"]
@@ -568,7 +568,8 @@ class Rendezvous:
         finally:
             self._driver = None
             self._gathering.release()
-        return replace(established, phases=(("gathering", gathering_took), *established.phases))
+        established.phases = (("gathering", gathering_took), *established.phases)
+        return established
 
 
 def _first_part(deadline: Deadline) -> Deadline:
