@@ -156,8 +156,19 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     if ":" in text:
-        return [tuple(pair.split(":", 1)) for pair in text.split(",")]
+        return [_pair(pair) for pair in text.split(",")]
     return text
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """``require:eth0``, or ``prefer:Wi-Fi``, which is a type of interface."""
+    from .taps.properties import InterfaceType
+
+    level, _, what = text.partition(":")
+    try:
+        return level, InterfaceType(what)
+    except ValueError:
+        return level, what
 
 
 def _explain(options: argparse.Namespace) -> int:

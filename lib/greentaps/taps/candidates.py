@@ -664,7 +664,7 @@ def attach(
     assert end is not None
     for one in found:
         parent = node if not one.group else _group(node, end, one)
-        if len(parent.children) < MAX_CHILDREN:
+        if parent is not None and len(parent.children) < MAX_CHILDREN:
             why = (f"found by {one.via}",) if one.via else ()
             made += _plant_leaves(parent, end, one.address, one.hostname, temporary, why)
     places = {one.address: place for place, one in enumerate(order)}
@@ -677,11 +677,13 @@ def attach(
     return made
 
 
-def _group(node: Node, end: RemoteEndpoint, one: Derived) -> Node:
+def _group(node: Node, end: RemoteEndpoint, one: Derived) -> Node | None:
     what = f"target {one.group}"
     for child in node.children:
         if child.what == what:
             return child
+    if len(node.children) >= MAX_CHILDREN:
+        return None
     return Node(node, what, Branch.ENDPOINTS, endpoint=end)
 
 
