@@ -18,8 +18,9 @@ nobody pays for what is not in use.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf
 from typing import Any, overload
 
@@ -53,7 +54,7 @@ from ..plugins import ALWAYS, EITHER, duplicates, offer, stack_name
 from ..transports.base import CLOSE_TIMEOUT, as_bytes
 from ..transports.options import is_temporary
 from . import monitoring
-from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of
+from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of, endpoints_of
 from .establishing import GOODBYE_TIMEOUT, Established
 from .events import ConnectionHandlers, Events
 from .explaining import Explanation
@@ -1499,6 +1500,71 @@ class Connection(ConnectionHandlers, FramerHost):
             self.close()
         elif self._ending is None:
             self.abort()  # else it is ending, perhaps with a framer's goodbye
+
+    # -- Endpoints (RFC 9622 section 7.5) --
+
+    @switchpoint
+    def add_remote(self, remote_endpoint: RemoteEndpoint | Iterable[RemoteEndpoint]) -> None:
+        """Add Remote Endpoints (RFC 9622 section 7.5); those that are known already are ignored.
+
+        A `rendezvous` that is under way tries them at once (RFC 8838).  Otherwise a Connection
+        over a protocol with one path, as all built-in ones are, keeps its path, and what is added
+        counts for its clones.  Raises ConnectionError after the end, EstablishmentError if a name
+        cannot be resolved.
+        """
+        self._add_ends("remote_endpoints", endpoints_of(remote_endpoint, RemoteEndpoint))
+
+    @switchpoint
+    def add_local(self, local_endpoint: LocalEndpoint | Iterable[LocalEndpoint]) -> None:
+        """Add Local Endpoints, as `add_remote` does Remote ones.  Those of `Preconnection.resolve`
+        bring their sockets along."""
+        self._add_ends("local_endpoints", endpoints_of(local_endpoint, LocalEndpoint))
+
+    @switchpoint
+    def remove_remote(self, remote_endpoint: RemoteEndpoint | Iterable[RemoteEndpoint]) -> None:
+        """Use Remote Endpoints no longer (RFC 9622 section 7.5); unknown ones are ignored.
+
+        A rendezvous that is under way drops what it tries with them.  An established Connection
+        has one path: without the Endpoint that it is connected to it is aborted, so that all its
+        calls raise ConnectionError (LocalAbort).  Raises ConnectionError after the end.
+        """
+        self._remove_ends("remote_endpoints", endpoints_of(remote_endpoint, RemoteEndpoint))
+
+    @switchpoint
+    def remove_local(self, local_endpoint: LocalEndpoint | Iterable[LocalEndpoint]) -> None:
+        """Use Local Endpoints no longer, as `remove_remote` does Remote ones."""
+        self._remove_ends("local_endpoints", endpoints_of(local_endpoint, LocalEndpoint))
+
+    def _add_ends(self, which: str, given: Sequence[Any]) -> None:
+        known = self._live_ends(which)
+        new = [end.copy() for end in dict.fromkeys(given) if end not in known]
+        if self._rendezvous is not None:
+            self._rendezvous.add(new)
+        self._set_ends(which, (*known, *new))
+
+    def _remove_ends(self, which: str, given: Sequence[Any]) -> None:
+        known = self._live_ends(which)
+        self._set_ends(which, tuple(end for end in known if end not in given))
+        if self._rendezvous is not None:
+            self._rendezvous.remove(given)
+        elif self._established is not None:
+            hostname = self._established.candidate.hostname
+            active = self.ends()[which == "remote_endpoints"]
+            if active is not None and any(end.covers(active, hostname) for end in given):
+                self._end_by(
+                    ConnectionError(f"its {active!r} has been removed", Reason.LOCAL_ABORT)
+                )
+
+    def _live_ends(self, which: str) -> tuple[Any, ...]:
+        if self._state in (CLOSING, CLOSED):
+            if self._ending is not None:
+                raise self._end_error()
+            raise ConnectionError("the Connection is closed", Reason.CLOSED)
+        return getattr(self._setup, which)  # type: ignore[no-any-return]
+
+    def _set_ends(self, which: str, ends: tuple[Any, ...]) -> None:
+        changes: dict[str, Any] = {which: ends}
+        self._setup = replace(self._setup, **changes)
 
     # -- Groups (RFC 9622 section 7.4) --
 

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import ipaddress
 import socket
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from .ice import (
     Facts,
@@ -20,7 +20,9 @@ from .ice import (
     write_candidate,
 )
 
-__all__ = ["Endpoint", "LocalEndpoint", "RemoteEndpoint"]
+__all__ = ["Endpoint", "LocalEndpoint", "NatServer", "RemoteEndpoint", "endpoints_of"]
+
+E = TypeVar("E", bound="Endpoint")
 
 
 class Endpoint:
@@ -222,6 +224,15 @@ class Endpoint:
         """The hop limit, if one was given."""
         return self._hop_limit
 
+    def covers(self, active: Endpoint, hostname: str | None) -> bool:
+        """Whether this is what has led to *active*, the end of a Connection whose peer was looked
+        up by *hostname*."""
+        if self._ip_address is not None:
+            same = self._ip_address == active._ip_address
+        else:
+            same = self._hostname is not None and self._hostname == hostname
+        return same and (self._port is None or self._port == active._port)
+
     def copy(self) -> Self:
         """An object that later changes of this one do not reach."""
         return copy.copy(self)
@@ -337,6 +348,17 @@ class RemoteEndpoint(Endpoint):
     """The peer's end (RFC 9622 section 6.1)."""
 
     __slots__ = ()
+
+
+def endpoints_of(given: Any, kind: type[E]) -> list[E]:
+    """*given* is one Endpoint, several, or None: a list of them.  Raises TypeError."""
+    if given is None:
+        return []
+    found: list[E] = [given] if isinstance(given, Endpoint) else list(given)  # type: ignore[list-item]
+    for endpoint in found:
+        if not isinstance(endpoint, kind):
+            raise TypeError(f"a {kind.__name__} is needed, not {endpoint!r}")
+    return found
 
 
 def endpoint_of(sockaddr: Any, kind: type[Endpoint], hostname: str | None = None) -> Any:

@@ -209,6 +209,9 @@ class State(Enum):
     FAILED = "failed"
 
 
+_UNFINISHED = (State.FROZEN, State.WAITING, State.IN_PROGRESS)
+
+
 @dataclass(slots=True)
 class _Local:
     base: int
@@ -396,12 +399,19 @@ class Agent:
                 self._keep_alive(now)
             return
         if now >= self._next_check:
-            pair = self._triggered.popleft() if self._triggered else self._next_pair()
+            pair = self._next_triggered() or self._next_pair()
             if pair is not None:
                 self._check(pair, now)
                 self._next_check = now + TA
         if now >= self._give_up_at:
             self._fail()
+
+    def _next_triggered(self) -> Pair | None:
+        while self._triggered:
+            pair = self._triggered.popleft()
+            if pair.state is not State.SUCCEEDED:
+                return pair
+        return None
 
     def _next_pair(self) -> Pair | None:
         """The next one in turn: a waiting pair, else a frozen one (RFC 8445 section 6.1.4.2)."""
@@ -432,9 +442,7 @@ class Agent:
             attributes["USE-CANDIDATE"] = None
         key = None if theirs is None else theirs.password.encode()
         data = encode("BINDING", "REQUEST", token, attributes, key)
-        busy = sum(
-            pair.state in (State.WAITING, State.IN_PROGRESS) for pair in self._pairs.values()
-        )
+        busy = sum(pair.state in _UNFINISHED for pair in self._pairs.values())
         # RFC 8445 section 14.3: the more there is to send, the slower each is repeated.
         check = _Check(
             pair, Transaction(data, now, max(RTO, TA * busy)), nominates, self.controlling
@@ -506,8 +514,10 @@ class Agent:
             return None
         if self.selected is None:
             # RFC 9622 section 7.3: without a connection, the first Message makes one.  A peer that
-            # has credentials must have passed a check.
-            if pair.remote.credentials is not None and pair.state is not State.SUCCEEDED:
+            # has credentials must have passed a check, or have nominated the pair: then it has
+            # had our answer, and does not wait for ours to come through.
+            passed = pair.state is State.SUCCEEDED or pair.asked_for
+            if pair.remote.credentials is not None and not passed:
                 return None
             self._select(pair, now)
         return data if pair is self.selected else None
@@ -534,7 +544,7 @@ class Agent:
         if pair is None:
             return
         wanted = "USE-CANDIDATE" in message.attributes and not self.controlling
-        pair.asked_for = pair.asked_for or wanted
+        pair.asked_for = pair.asked_for or (wanted and (signed or pair.remote.credentials is None))
         if self.selected is not None:
             return
         if pair.state is State.SUCCEEDED or (signed and pair.remote.credentials is None):

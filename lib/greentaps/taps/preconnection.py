@@ -7,7 +7,7 @@ changed afterwards, here or in an object that was handed in, reaches what the ac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import EstablishmentError, Reason, Timeout, TransportError
 from ..framers import Framer
@@ -17,7 +17,7 @@ from . import monitoring
 from .candidates import for_stack
 from .choosing import explain
 from .connection import Connection, SentHandler
-from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
+from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint, endpoints_of
 from .establishing import failure_reason
 from .events import ConnectionHandlers, Events, ListenerHandlers
 from .explaining import Explanation
@@ -31,8 +31,6 @@ from .security import SecurityParameters
 from .setup import Setup
 
 __all__ = ["Preconnection"]
-
-E = TypeVar("E", bound=Endpoint)
 
 
 class Preconnection(ConnectionHandlers, ListenerHandlers):
@@ -62,8 +60,8 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         if isinstance(security_parameters, bool):  # its place in older systems
             security_needed = security_parameters
             security_parameters = None
-        self.local_endpoints = _endpoints(local_endpoint, LocalEndpoint)
-        self.remote_endpoints = _endpoints(remote_endpoint, RemoteEndpoint)
+        self.local_endpoints = endpoints_of(local_endpoint, LocalEndpoint)
+        self.remote_endpoints = endpoints_of(remote_endpoint, RemoteEndpoint)
         if transport_properties is None:
             transport_properties = TransportProperties()
         if not isinstance(transport_properties, TransportProperties):
@@ -95,9 +93,26 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
     ) -> Preconnection:
         """Add Remote Endpoints (RFC 9622 section 7.3); those that are known already are ignored.
         Returns this object."""
-        for endpoint in _endpoints(remote_endpoint, RemoteEndpoint):
-            if endpoint not in self.remote_endpoints:
-                self.remote_endpoints.append(endpoint)
+        _add(self.remote_endpoints, endpoints_of(remote_endpoint, RemoteEndpoint))
+        return self
+
+    def add_local(self, local_endpoint: LocalEndpoint | Iterable[LocalEndpoint]) -> Preconnection:
+        """Add Local Endpoints, as `add_remote` does Remote ones.  Returns this object."""
+        _add(self.local_endpoints, endpoints_of(local_endpoint, LocalEndpoint))
+        return self
+
+    def remove_remote(
+        self, remote_endpoint: RemoteEndpoint | Iterable[RemoteEndpoint]
+    ) -> Preconnection:
+        """Undo `add_remote`; those that are not there are ignored.  Returns this object."""
+        _remove(self.remote_endpoints, endpoints_of(remote_endpoint, RemoteEndpoint))
+        return self
+
+    def remove_local(
+        self, local_endpoint: LocalEndpoint | Iterable[LocalEndpoint]
+    ) -> Preconnection:
+        """Undo `add_local`; those that are not there are ignored.  Returns this object."""
+        _remove(self.local_endpoints, endpoints_of(local_endpoint, LocalEndpoint))
         return self
 
     @switchpoint
@@ -316,14 +331,16 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         )
 
 
-def _endpoints(given: Any, kind: type[E]) -> list[E]:
-    if given is None:
-        return []
-    found: list[E] = [given] if isinstance(given, Endpoint) else list(given)  # type: ignore[list-item]
-    for endpoint in found:
-        if not isinstance(endpoint, kind):
-            raise TypeError(f"a {kind.__name__} is needed, not {endpoint!r}")
-    return found
+def _add(known: list[Any], new: Iterable[Endpoint]) -> None:
+    for endpoint in new:
+        if endpoint not in known:
+            known.append(endpoint)
+
+
+def _remove(known: list[Any], old: Iterable[Endpoint]) -> None:
+    for endpoint in old:
+        if endpoint in known:
+            known.remove(endpoint)
 
 
 def _filter(

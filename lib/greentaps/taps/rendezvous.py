@@ -12,7 +12,7 @@ import socket
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -127,6 +127,7 @@ class Base:
     source: LocalEndpoint
     interface: str | None
     credentials: Credentials
+    owner: Gathering
     preference: int = 0
     clients: list[Client] = field(default_factory=list)
     reflexive: list[tuple[Address, Address]] = field(default_factory=list)  # with the server
@@ -185,21 +186,26 @@ class Base:
 
     def from_server(self, data: bytes, source: Address, time: float) -> bool:
         """Let the servers' transactions have a datagram; whether it was one's."""
+        return self.unwrapped(data, source, time) is None
+
+    def unwrapped(
+        self, data: bytes, source: Address, time: float
+    ) -> tuple[Relay | None, bytes, Address] | None:
+        """What has come, from whom, and through which relay; None if it was a server's word."""
+        was_servers = False
         for relay in self.relays:
             if relay.client.server == source:
-                relay.received(data, time)
-                return True
-        return self.answered(data, source, time)
-
-    def answered(self, data: bytes, source: Address, time: float) -> bool:
-        """Let the STUN servers' transactions have a datagram; whether it was one's."""
+                inner = relay.received(data, time)
+                if inner is not None:
+                    return relay, inner[1], inner[0]
+                was_servers = True
         for client in self.clients:
             if client.server == source:
                 message = parse(data)
                 if message is not None:
                     client.received(message, time)
-                return True
-        return False
+                was_servers = True
+        return None if was_servers else (None, data, source)
 
     @property
     def wake_at(self) -> float:
@@ -289,9 +295,11 @@ class Gathering:
         """The bases for one Local Endpoint and one protocol."""
         held = end.held
         if held is not None:
-            if held.protocol == protocol and held.port.is_open:
-                return {("held", id(held)): held}
-            return {}
+            if held.protocol != protocol or not held.port.is_open:
+                return {}
+            held.owner.hand_over(held)
+            held.owner = self
+            return {("held", id(held)): held}
         found: dict[tuple[Any, ...], Base] = {}
         for interface in setup.paths(end):
             for address, name in self._addresses(end, interface, limit):
@@ -335,18 +343,23 @@ class Gathering:
             configure(here, attempt)
 
         if protocol == "tcp":
-            return Base("tcp", StreamPort(address, prepare), end, None, self.credentials)
+            return Base("tcp", StreamPort(address, prepare), end, None, self.credentials, self)
         codec()
-        port = DatagramPort(address, lambda data, source: None, prepare)
-        base = Base("udp", port, end, None, self.credentials)
-
-        def received(data: bytes, source: Address) -> None:
-            base.received(data, source, now())
-            base.flush()
-            self._changed()
-
-        port.received = received
+        port = DatagramPort(
+            address, lambda data, source: base.owner.received(base, data, source), prepare
+        )
+        base = Base("udp", port, end, None, self.credentials, self)
         return base
+
+    def received(self, base: Base, data: bytes, source: Address) -> None:
+        """A datagram has come to a base."""
+        base.received(data, source, now())
+        base.flush()
+        self._changed()
+
+    def hand_over(self, base: Base) -> None:
+        """*base* belongs to somebody else from now on."""
+        self.bases = {key: one for key, one in self.bases.items() if one is not base}
 
     def _ask_servers(self, base: Base, limit: Deadline) -> None:
         """Begin what each server is to be asked, once for each base.  A switchpoint, for their
@@ -546,6 +559,7 @@ class Rendezvous:
             codec()
         self._gathering = gathering or Gathering()
         self._driver: _Driver | None = None
+        self._late: list[Any] = []  # what was added before there was a driver
 
     def run(self, deadline: Deadline) -> Established:
         """Find the Connection's transport.  A switchpoint.  Raises EstablishmentError, with nothing
@@ -560,6 +574,9 @@ class Rendezvous:
             gathering_took = now() - begun
             kind = _DatagramDriver if stack[-1].name == "udp" else _StreamDriver
             driver = self._driver = kind(self.setup, stack, gathered, remotes, deadline)
+            late, self._late = self._late, []
+            if late:
+                self.add(late)
             established = driver.run()
         except BaseException:
             if driver is not None:
@@ -570,6 +587,44 @@ class Rendezvous:
             self._gathering.release()
         established.phases = (("gathering", gathering_took), *established.phases)
         return established
+
+    def add(self, ends: Sequence[Any]) -> None:
+        """More Local or Remote Endpoints (RFC 8838).  A switchpoint.  Raises EstablishmentError."""
+        if self._driver is None:
+            self._late += ends
+            return
+        stack = self._chosen[0]
+        locals_ = [end for end in ends if isinstance(end, LocalEndpoint)]
+        for_us = for_stack([end for end in ends if isinstance(end, RemoteEndpoint)], stack)
+        remotes = remotes_of(for_us, self._driver.deadline) if for_us else []
+        bases: list[Base] = []
+        if locals_:
+            late = Gathering()
+            setup = replace(self.setup, local_endpoints=tuple(locals_))
+            late.gather(setup, [stack], _first_part(self._driver.deadline))
+            bases = late.take()
+        if self._driver is None:  # it was over meanwhile
+            for base in bases:
+                base.close(now())
+            return
+        for base in bases:
+            self._driver.add_base(base)
+        for remote in remotes:
+            self._driver.add_remote(remote)
+        self._driver.start()
+        self._driver.changed()
+
+    def remove(self, ends: Sequence[Any]) -> None:
+        """Local or Remote Endpoints are to be used no longer."""
+        self._late = [end for end in self._late if end not in ends]
+        if self._driver is None:
+            return
+        for end in ends:
+            if isinstance(end, LocalEndpoint):
+                self._driver.remove_bases(end)
+            else:
+                self._driver.remove_remotes(end)
+        self._driver.changed()
 
 
 def _first_part(deadline: Deadline) -> Deadline:
@@ -685,6 +740,29 @@ class _Driver:
             self.stack, remote, base.address, None if known is None else known.hostname
         )
 
+    # -- Late candidates --
+
+    def add_remote(self, remote: Remote) -> None:
+        """One more address of the peer."""
+        if remote.address not in self.remotes:
+            self.remotes[remote.address] = remote
+            self.pair_remote(remote)
+
+    def remove_bases(self, end: LocalEndpoint) -> None:
+        """Give up what was opened for *end*, or what *end* was resolved to."""
+        for number, base in self.bases.items():
+            if base is end.held or base.source == end:
+                self.unpair_base(number)
+                base.close(now())
+
+    def remove_remotes(self, end: RemoteEndpoint) -> None:
+        """Give up the addresses that *end* stands for."""
+        for remote in list(self.remotes.values()):
+            address = RemoteEndpoint().with_ip_address(remote.address[0])
+            if end.covers(address.with_port(remote.address[1]), remote.hostname):
+                del self.remotes[remote.address]
+                self.unpair_remote(remote.address)
+
     # -- Timers --
 
     def changed(self) -> None:
@@ -720,7 +798,20 @@ class _Driver:
 
     # -- What differs --
 
+    def add_base(self, base: Base) -> None:
+        raise NotImplementedError
+
+    def pair_remote(self, remote: Remote) -> None:
+        raise NotImplementedError
+
+    def unpair_base(self, number: int) -> None:
+        raise NotImplementedError
+
+    def unpair_remote(self, address: Address) -> None:
+        raise NotImplementedError
+
     def start(self) -> None:
+        """Begin, or begin with what was added."""
         raise NotImplementedError
 
     def step(self) -> bool:
@@ -766,7 +857,17 @@ class _DatagramDriver(_Driver):
             if base.protocol == "udp":
                 self.add_base(base)
         for remote in self.remotes.values():
-            self.agent.add_remote(remote.address, remote.facts, now())
+            self.pair_remote(remote)
+
+    def pair_remote(self, remote: Remote) -> None:
+        self.agent.add_remote(remote.address, remote.facts, now())
+
+    def unpair_base(self, number: int) -> None:
+        self.agent.remove_local(2 * number)
+        self.agent.remove_local(2 * number + 1)
+
+    def unpair_remote(self, address: Address) -> None:
+        self.agent.remove_remote(address)
 
     def add_base(self, base: Base) -> None:
         number = len(self.bases)
@@ -794,19 +895,11 @@ class _DatagramDriver(_Driver):
     def _received(self, number: int, data: bytes, source: Address) -> None:
         base = self.bases[number]
         time = now()
-        local = 2 * number
-        for relay in base.relays:
-            if relay.client.server == source:
-                inner = relay.received(data, time)
-                if inner is None:
-                    return
-                source, data = inner
-                local += 1
-                break
-        else:
-            if base.answered(data, source, time):
-                return
-        mine = self.agent.received(local, data, source, time)
+        found = base.unwrapped(data, source, time)
+        if found is None:
+            return
+        relay, data, source = found
+        mine = self.agent.received(2 * number + (relay is not None), data, source, time)
         if mine is not None:
             self.first.append(mine)
 
@@ -992,7 +1085,24 @@ class _StreamDriver(_Driver):
             if base.protocol == "tcp":
                 self.add_base(base)
         for remote in self.remotes.values():
-            self.punch.add_remote(remote.address, remote.facts, now())
+            self.pair_remote(remote)
+
+    def pair_remote(self, remote: Remote) -> None:
+        self.punch.add_remote(remote.address, remote.facts, now())
+
+    def unpair_base(self, number: int) -> None:
+        self.punch.remove_local(number)
+        self._drop_links(lambda linked: linked.base == number)
+
+    def unpair_remote(self, address: Address) -> None:
+        self.punch.remove_remote(address)
+        self._drop_links(lambda linked: linked.remote == address)
+
+    def _drop_links(self, which: Callable[[_Linked], bool]) -> None:
+        for number, linked in list(self.links.items()):
+            if which(linked):
+                linked.link.drop()
+                self._closed(number)
 
     def add_base(self, base: Base) -> None:
         number = len(self.bases)

@@ -1,0 +1,132 @@
+"""Two processes behind two NATs find each other, through STUN where the NATs let them and through
+TURN where not.  The test is the channel over which they tell each other their candidates."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rendezvous.coturn import USER, turn_server
+from rendezvous.nets import CONE, SERVER, SIDES, SYMMETRIC, Nets, two_nats
+
+PORT = 3478
+PEER = Path(__file__).with_name("peer.py")
+pytestmark = [pytest.mark.netns, pytest.mark.peer]
+
+
+class Peer:
+    """A process of `peer.py`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.candidates = []
+        for line in iter(self._line, "\n"):
+            self.candidates.append(line)
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"a peer has ended early: {self.process.wait(10)}")
+        return line
+
+    def tell(self, *lines: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("".join([*lines, "\n"]))
+        self.process.stdin.flush()
+
+    def says(self) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(self._line())
+        return said
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The type of each candidate, and its address."""
+        return {line.split()[7]: line.split()[4] for line in self.candidates}
+
+
+@contextlib.contextmanager
+def peers(nets: Nets, *arguments: str) -> Iterator[tuple[Peer, Peer]]:
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*nets.inside(side), sys.executable, str(PEER), *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for side in SIDES
+        ]
+        # What hangs is ended, and then the test says so.
+        timer = threading.Timer(60, lambda: [process.kill() for process in processes])
+        timer.start()
+        try:
+            made = [Peer(process) for process in processes]
+            yield made[0], made[1]
+            for process in processes:
+                assert process.wait(20) == 0
+        finally:
+            timer.cancel()
+            for process in processes:
+                process.kill()
+
+
+def introduce(left: Peer, right: Peer) -> None:
+    left.tell(*right.candidates)
+    right.tell(*left.candidates)
+
+
+def exchange(left: Peer, right: Peer) -> tuple[dict[str, Any], dict[str, Any]]:
+    said = left.says(), right.says()
+    assert [one.says() for one in (left, right)] == [{"received": "hello"}] * 2
+    left.tell()
+    right.tell()
+    return said
+
+
+@pytest.mark.rfc("R-04", "E-10", "CG-04", "RZ-02", "RZ-10")
+def test_through_two_nats_with_stun(tmp_path: Path) -> None:
+    with (
+        two_nats(CONE, CONE) as nets,
+        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        peers(nets, "udp", "--stun", f"{SERVER}:{PORT}") as (left, right),
+    ):
+        assert left.kinds == {"host": "10.0.1.2", "srflx": "203.0.113.1"}
+        assert right.kinds == {"host": "10.0.2.2", "srflx": "203.0.113.2"}
+        introduce(left, right)
+        one, other = exchange(left, right)
+        assert (one["remote"], other["remote"]) == ("203.0.113.2", "203.0.113.1")
+
+
+@pytest.mark.rfc("R-04", "CG-04", "R-03")
+def test_through_two_symmetric_nats_with_turn(tmp_path: Path) -> None:
+    with (
+        two_nats(SYMMETRIC, SYMMETRIC) as nets,
+        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        peers(nets, "udp", "--turn", f"{SERVER}:{PORT}", *USER) as (left, right),
+    ):
+        assert left.kinds == {"host": "10.0.1.2", "srflx": "203.0.113.1", "relay": SERVER}
+        introduce(left, right)
+        one, other = exchange(left, right)
+        assert SERVER in (one["remote"], other["remote"])
+
+
+def test_two_symmetric_nats_without_a_relay(tmp_path: Path) -> None:
+    with (
+        two_nats(SYMMETRIC, SYMMETRIC) as nets,
+        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        contextlib.suppress(AssertionError),
+        peers(nets, "udp", "--stun", f"{SERVER}:{PORT}", "--timeout", "5") as (left, right),
+    ):
+        introduce(left, right)
+        for one in (left, right):
+            assert one.says()["reason"] == "Timeout"
