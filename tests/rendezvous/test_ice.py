@@ -218,7 +218,7 @@ def test_what_is_signalled_comes_back(
     ],
 )
 def test_lines_that_are_none(line: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"not|has"):
         read_candidate(line)
 
 

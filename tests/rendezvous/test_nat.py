@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from rendezvous.coturn import USER, turn_server
 from rendezvous.nets import CONE, SERVER, SIDES, SYMMETRIC, Nets, two_nats
 
@@ -53,18 +54,22 @@ class Peer:
 
 
 @contextlib.contextmanager
-def peers(nets: Nets, *arguments: str) -> Iterator[tuple[Peer, Peer]]:
+def peers(
+    nets: Nets, *arguments: str, other: tuple[str, ...] = (), status: int = 0
+) -> Iterator[tuple[Peer, Peer]]:
+    """A process on each side; that on the right runs *other*, if given.  They end with *status*."""
+    ours = (str(PEER), *arguments)
     with contextlib.ExitStack() as stack:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [*nets.inside(side), sys.executable, str(PEER), *arguments],
+                    [*nets.inside(side), sys.executable, *command],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
                 )
             )
-            for side in SIDES
+            for side, command in zip(SIDES, (ours, other or ours), strict=True)
         ]
         # What hangs is ended, and then the test says so.
         timer = threading.Timer(60, lambda: [process.kill() for process in processes])
@@ -73,7 +78,7 @@ def peers(nets: Nets, *arguments: str) -> Iterator[tuple[Peer, Peer]]:
             made = [Peer(process) for process in processes]
             yield made[0], made[1]
             for process in processes:
-                assert process.wait(20) == 0
+                assert process.wait(20) == status
         finally:
             timer.cancel()
             for process in processes:
@@ -120,13 +125,49 @@ def test_through_two_symmetric_nats_with_turn(tmp_path: Path) -> None:
         assert SERVER in (one["remote"], other["remote"])
 
 
+@pytest.mark.rfc("R-04", "RZ-01", "RZ-02", "CG-04")
+def test_tcp_through_two_nats(tmp_path: Path) -> None:
+    """Neither NAT lets a connection in from outside: only two SYNs that cross get through."""
+    with (
+        two_nats(CONE, CONE) as nets,
+        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        peers(nets, "tcp", "--stun", f"{SERVER}:{PORT}") as (left, right),
+    ):
+        assert left.kinds == {"host": "10.0.1.2", "srflx": "203.0.113.1"}
+        introduce(left, right)
+        one, other = exchange(left, right)
+        assert (one["remote"], other["remote"]) == ("203.0.113.2", "203.0.113.1")
+        assert one["stack"] == other["stack"] == "tcp"
+
+
+@pytest.mark.rfc("R-06")
 def test_two_symmetric_nats_without_a_relay(tmp_path: Path) -> None:
     with (
         two_nats(SYMMETRIC, SYMMETRIC) as nets,
         turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
-        contextlib.suppress(AssertionError),
-        peers(nets, "udp", "--stun", f"{SERVER}:{PORT}", "--timeout", "5") as (left, right),
+        peers(nets, "udp", "--stun", f"{SERVER}:{PORT}", "--timeout", "3", status=1) as (
+            left,
+            right,
+        ),
     ):
         introduce(left, right)
         for one in (left, right):
-            assert one.says()["reason"] == "Timeout"
+            said = one.says()
+            assert said["reason"] == "Timeout"
+            assert "203.0.113." in said["error"]
+
+
+@pytest.mark.parametrize("role", ["controlling", "controlled"])
+@pytest.mark.rfc("R-03", "R-04")
+def test_with_another_implementation_of_ice(tmp_path: Path, role: str) -> None:
+    """Whatever aioice thinks of its role: where it is ours, too, one of the two gives in."""
+    aioice = (str(PEER.with_name("aioice_peer.py")), role, SERVER, str(PORT))
+    with (
+        two_nats(CONE, CONE) as nets,
+        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        peers(nets, "udp", "--stun", f"{SERVER}:{PORT}", other=aioice) as (left, right),
+    ):
+        introduce(left, right)
+        one, other = exchange(left, right)
+        assert one["remote"] == "203.0.113.2"
+        assert other == {"connected": True}

@@ -544,7 +544,7 @@ class Agent:
         if pair is None:
             return
         wanted = "USE-CANDIDATE" in message.attributes and not self.controlling
-        pair.asked_for = pair.asked_for or (wanted and (signed or pair.remote.credentials is None))
+        pair.asked_for = pair.asked_for or wanted
         if self.selected is not None:
             return
         if pair.state is State.SUCCEEDED or (signed and pair.remote.credentials is None):

@@ -27,6 +27,7 @@ from ..transports.punching import (
     DatagramPort,
     StreamLink,
     StreamPort,
+    StreamQuery,
     punched_flow,
     reset,
 )
@@ -133,6 +134,7 @@ class Base:
     reflexive: list[tuple[Address, Address]] = field(default_factory=list)  # with the server
     relays: list[Relay] = field(default_factory=list)
     early: deque[tuple[bytes, Address]] = field(default_factory=lambda: deque(maxlen=MAX_EARLY))
+    query: StreamQuery | None = None  # of TCP
     pending: int = 0  # servers that have not answered
     failures: list[tuple[NatServer, str]] = field(default_factory=list)
 
@@ -226,7 +228,10 @@ class Base:
         for client in (*self.clients, *(relay.client for relay in self.relays)):
             outgoing, client.outgoing = client.outgoing, []
             for data in outgoing:
-                self.port.send(data, client.server)
+                if self.protocol == "udp":
+                    self.port.send(data, client.server)
+                elif self.query is not None:
+                    self.query.send(data)
 
     def close(self, time: float) -> None:
         """Give back what servers hold for it, and close the socket."""
@@ -235,6 +240,8 @@ class Base:
                 relay.release(time)
             self.flush()
             self.port.close()
+        if self.query is not None:
+            self.query.close()
 
 
 class Gathering:
@@ -354,8 +361,7 @@ class Gathering:
     def received(self, base: Base, data: bytes, source: Address) -> None:
         """A datagram has come to a base."""
         base.received(data, source, now())
-        base.flush()
-        self._changed()
+        self.received_of_server(base)
 
     def hand_over(self, base: Base) -> None:
         """*base* belongs to somebody else from now on."""
@@ -364,7 +370,10 @@ class Gathering:
     def _ask_servers(self, base: Base, limit: Deadline) -> None:
         """Begin what each server is to be asked, once for each base.  A switchpoint, for their
         names."""
-        if base.protocol != "udp" or base.clients or base.relays:
+        if base.clients or base.relays:
+            return
+        if base.protocol == "tcp":
+            self._ask_over_tcp(base, limit)
             return
         for server, relays in ((base.source.stun_server, False), (base.source.turn_server, True)):
             if server is None:
@@ -383,6 +392,50 @@ class Gathering:
                 base.clients.append(client)
                 self._ask_binding(base, client)
         base.flush()
+
+    def _ask_over_tcp(self, base: Base, limit: Deadline) -> None:
+        """The same for TCP: how a server sees a connection that comes from the base's own port.  It
+        stays open, so that a NAT remembers it.  A switchpoint."""
+        server = base.source.stun_server or base.source.turn_server
+        if server is None or not has_codec():
+            return
+        try:
+            address = _server_address(server, base.address, limit)
+        except TransportError as error:
+            base.failures.append((server, str(error)))
+            return
+        if address is None:
+            return
+        client = Client(address, server.credentials, _token, reliable=True)
+        base.clients.append(client)
+        base.pending += 1
+
+        def connected(here: socket.socket | None, error: BaseException | None) -> None:
+            if here is None:
+                base.failures.append((server, str(error)))
+                ended()
+                return
+            base.query = StreamQuery(here, received, ended)
+            base.pending -= 1
+            self._ask_binding(base, client)
+            base.flush()
+
+        def received(data: bytes) -> None:
+            message = parse(data)
+            if message is not None:
+                client.received(message, now())
+            base.owner.received_of_server(base)
+
+        def ended() -> None:
+            base.pending = 0
+            base.owner.received_of_server(base)
+
+        base.port.connect(address, connected)
+
+    def received_of_server(self, base: Base) -> None:
+        """A server has said something about a base."""
+        base.flush()
+        self._changed()
 
     def _ask_binding(self, base: Base, client: Client) -> None:
         base.pending += 1
@@ -442,7 +495,7 @@ class Gathering:
             self._keepalive_at = time + KEEPALIVE
             for base in self.bases.values():
                 for client in base.clients:
-                    if not base.pending:
+                    if base.protocol == "udp" and not base.pending:
                         self._ask_binding(base, client)
         for base in self.bases.values():
             base.wake(time)

@@ -33,6 +33,7 @@ Address = tuple[str, int]
 RTO = 0.5  # seconds before the first repetition; doubled with each
 REQUESTS = 7  # how often a request is sent (Rc)
 LAST_WAIT = 16  # times the RTO, after the last of them (Rm)
+TI = 39.5  # seconds: what all of that amounts to, and how long an answer over TCP may take
 KEEPALIVE = 15.0  # seconds: Tr of RFC 8445 section 11
 
 # RFC 8656: permissions live for 5 minutes and channels for 10; both are renewed with a minute left.
@@ -109,15 +110,21 @@ def encode(
 
 
 class Transaction:
-    """One request, which is repeated until it is answered (RFC 8489 section 6.2.1)."""
+    """One request, which is repeated until it is answered (RFC 8489 section 6.2.1); over what is
+    *reliable* it is sent once, and waited for as long (section 6.2.2)."""
 
     __slots__ = ("_rto", "_sent", "_wait", "data", "due")
 
-    def __init__(self, data: bytes, now: float, rto: float = RTO) -> None:
+    def __init__(
+        self, data: bytes, now: float, rto: float = RTO, *, reliable: bool = False
+    ) -> None:
         self.data = data
         self._rto = max(rto, RTO)
         self._wait = self._rto
         self._sent = 0
+        if reliable:
+            self._sent = REQUESTS - 1
+            self._rto = TI / LAST_WAIT
         self.due = now
         """When something is to happen next: `step` says what."""
 
@@ -140,14 +147,20 @@ class Client:
     """Transactions with one server, from one socket.
 
     *credentials* are a user name and a password, for servers that ask for them (the long-term
-    mechanism of RFC 8489 section 9.2); *token* makes transaction ids.  What is to be sent to the
-    server is in `outgoing`.
+    mechanism of RFC 8489 section 9.2); *token* makes transaction ids; *reliable* says that it is
+    TCP.  What is to be sent to the server is in `outgoing`.
     """
 
     def __init__(
-        self, server: Address, credentials: tuple[str, str] | None, token: Callable[[], bytes]
+        self,
+        server: Address,
+        credentials: tuple[str, str] | None,
+        token: Callable[[], bytes],
+        *,
+        reliable: bool = False,
     ) -> None:
         self.server = server
+        self._reliable = reliable
         self.outgoing: list[bytes] = []
         self._credentials = credentials
         self._token = token
@@ -177,7 +190,9 @@ class Client:
                 "NONCE": self._nonce,
             }
         request.transaction = Transaction(
-            encode(request.method, "REQUEST", token, attributes, self._key), now
+            encode(request.method, "REQUEST", token, attributes, self._key),
+            now,
+            reliable=self._reliable,
         )
         self._open[token] = request
         self.wake(now)

@@ -35,6 +35,7 @@ __all__ = [
     "Route",
     "StreamLink",
     "StreamPort",
+    "StreamQuery",
     "punched_flow",
 ]
 
@@ -46,6 +47,7 @@ _LINGER_NONE = struct.pack("ii", 1, 0)
 _BATCH = 64  # datagrams that one turn of the loop takes from one socket
 _LARGEST_DATAGRAM = 65536
 _LARGEST_MESSAGE = 2048  # bytes of one framed message: a check has a tenth of that
+_STUN_HEADER = 20
 BACKLOG = 16
 
 
@@ -370,6 +372,59 @@ class StreamLink(_Watched):
             raise
         taken.detach()
         return Transport(handle, hostname)
+
+
+class StreamQuery(_Watched):
+    """A TCP connection to a STUN server, from an address that `StreamPort` holds.  *message* is
+    called with each whole message, *closed* when the server has ended the connection."""
+
+    def __init__(
+        self,
+        here: socket.socket,
+        message: Callable[[bytes], None],
+        closed: Callable[[], None],
+    ) -> None:
+        super().__init__(here)
+        self._message = message
+        self._closed = closed
+        self._buffer = b""
+        self._watch(_READ, self._on_readable, ref=False)
+
+    def send(self, data: bytes) -> None:
+        """Send a message.  A server that does not take it at once is of no use."""
+        if self._socket is not None:
+            try:
+                self._socket.send(data)
+            except OSError:
+                self._runner.call_soon(self._lose)
+
+    def _on_readable(self) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(_LARGEST_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._buffer += data
+        if not data or len(self._buffer) > 2 * _LARGEST_MESSAGE:
+            self._lose()
+        while self._socket is not None and len(self._buffer) >= _STUN_HEADER:
+            size = _STUN_HEADER + int.from_bytes(self._buffer[2:4], "big")
+            if len(self._buffer) < size:
+                return
+            whole, self._buffer = self._buffer[:size], self._buffer[size:]
+            self._message(whole)
+
+    def _lose(self) -> None:
+        if self._socket is not None:
+            self.close()
+            self._closed()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            reset(self._socket)  # or the kernel would keep the local address for a while
+        super().close()
 
 
 def reset(here: socket.socket) -> None:
