@@ -420,6 +420,19 @@ def test_data_that_overtakes_our_own_check() -> None:
     assert world.data == [(THERE, b"hello")]
 
 
+def test_one_who_was_removed_does_not_come_back_by_himself() -> None:
+    world, one, other = two()
+    elsewhere = ("198.51.100.3", 3)
+    other.add_remote(elsewhere, facts(A), 0.0)
+    other.remove_remote(HERE)
+    world.run(5)
+    assert other.selected is None
+    assert one.selected is None
+    other.add_remote(HERE, facts(A), world.now)
+    world.run(10, both_selected(one, other))
+    assert both_selected(one, other)()
+
+
 # -- A peer without STUN --
 
 

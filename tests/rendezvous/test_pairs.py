@@ -1,29 +1,83 @@
-"""Rendezvous of two Preconnections of ours on loopback, over each stack."""
+"""Rendezvous on loopback: two Preconnections of ours over each stack, and plain sockets of other
+processes as peers."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import socket
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
 import pytest
-from greentaps import Connection, LocalEndpoint, Preconnection, RemoteEndpoint, TransportProperties
-from taps.helpers import HERE, free_port, local, remote
+from conftest import Certificates
+from gevent import socket as gsocket
+from greentaps import (
+    REQUIRE,
+    Connection,
+    ConnectionError,  # noqa: A004 - RFC 9622's own name
+    ConnectionState,
+    EstablishmentError,
+    LengthPrefixFramer,
+    LocalEndpoint,
+    Preconnection,
+    Reason,
+    RemoteEndpoint,
+    SecurityParameters,
+    TransportProperties,
+)
+from greentaps.hub import get_runner
+from greentaps.taps import paths, rendezvous
+from peers import running, script
+from rfc9622.world import Log, option
+from taps.helpers import (
+    HERE,
+    Stopwatch,
+    free_port,
+    in_greenlet,
+    local,
+    outcome,
+    owned,
+    remote,
+    until,
+)
 
 KINDS = ("udp", "tcp")
+pytestmark = pytest.mark.usefixtures("ends_in_time")
+
+
+@pytest.fixture
+def ends_in_time() -> Iterator[None]:
+    with gevent.Timeout(60):
+        yield
 
 
 def properties(kind: str) -> TransportProperties:
     return TransportProperties("unreliable-datagram") if kind == "udp" else TransportProperties()
 
 
-def ends(kind: str, **arguments: Any) -> tuple[Preconnection, Preconnection]:
+def ends(
+    kind: str, *, address: str = HERE, **arguments: Any
+) -> tuple[Preconnection, Preconnection]:
     """Two Preconnections, each of which was told the other's address."""
     ports = (free_port(), free_port())
     made = [
-        Preconnection(local(ours), remote(theirs), properties(kind), **arguments)
+        Preconnection(local(ours, address), remote(theirs, address), properties(kind), **arguments)
         for ours, theirs in (ports, ports[::-1])
     ]
     return made[0], made[1]
+
+
+def resolved(kind: str, *ends_: LocalEndpoint, **arguments: Any) -> tuple[Preconnection, list[str]]:
+    """A Preconnection that was resolved, and what it has to tell its peer."""
+    made = Preconnection(ends_ or local(0), None, properties(kind), **arguments)
+    return made, [end.to_text() for end in made.resolve(timeout=5)[0]]
+
+
+def told(preconnection: Preconnection, lines: list[str]) -> Preconnection:
+    return preconnection.add_remote([RemoteEndpoint.from_text(line) for line in lines])
 
 
 def both(one: Preconnection, other: Preconnection) -> tuple[Connection, Connection]:
@@ -32,40 +86,772 @@ def both(one: Preconnection, other: Preconnection) -> tuple[Connection, Connecti
     return runs[0].get(), runs[1].get()
 
 
+def say(sender: Connection, receiver: Connection, data: bytes) -> None:
+    sender.send(data)
+    message = receiver.receive(min_incomplete_length=1, timeout=10)
+    assert message is not None
+    assert message.data == data
+
+
 def talk(one: Connection, other: Connection) -> None:
     """A Message each way."""
-    for sender, receiver, data in ((one, other, b"there"), (other, one, b"and back")):
-        sender.send(data)
-        message = receiver.receive(min_incomplete_length=1, timeout=10)
-        assert message is not None
-        assert message.data == data
+    say(one, other, b"there")
+    say(other, one, b"and back")
+
+
+# -- Two of ours --
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("address", [HERE, "::1"])
 @pytest.mark.rfc("R-02", "RZ-01")
-def test_two_host_candidates(kind: str) -> None:
-    one, other = ends(kind)
+def test_two_host_candidates(kind: str, address: str) -> None:
+    one, other = ends(kind, address=address)
     with_one, with_other = both(one, other)
     with with_one, with_other:
         assert with_one.stack == with_other.stack == kind
+        for mine, theirs in ((with_one, with_other), (with_other, with_one)):
+            assert mine.local_endpoint is not None
+            assert theirs.remote_endpoint is not None
+            assert mine.local_endpoint.port == theirs.remote_endpoint.port
+            assert mine.local_endpoint.ip_address == theirs.remote_endpoint.ip_address == address
         talk(with_one, with_other)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.rfc("PC-06", "RZ-10")
+@pytest.mark.rfc("PC-06", "PC-05", "RZ-10", "CG-02")
 def test_what_is_resolved_is_told_and_used(kind: str) -> None:
-    pair = [
-        Preconnection(LocalEndpoint().with_ip_address(HERE), None, properties(kind)) for _ in "ab"
-    ]
-    resolved = []
-    for each in pair:
+    made = [Preconnection(local(0), None, properties(kind)) for _ in "ab"]
+    lines = []
+    for each in made:
         locals_, remotes = each.resolve(timeout=5)
         assert remotes == []
         assert [(end.ip_address, end.candidate_type) for end in locals_] == [(HERE, "host")]
-        resolved.append([end.to_text() for end in locals_])
-    for each, lines in zip(pair, resolved[::-1], strict=True):
-        each.add_remote([RemoteEndpoint.from_text(line) for line in lines])
-    one, other = both(*pair)
+        assert locals_[0].port
+        lines.append([end.to_text() for end in locals_])
+    for each, theirs in zip(made, lines[::-1], strict=True):
+        told(each, theirs)
+    one, other = both(*made)
     with one, other:
-        assert [one.local_endpoint.port] == [int(line.split()[5]) for line in resolved[0]]
+        assert one.local_endpoint is not None
+        assert f"{HERE} {one.local_endpoint.port}" in lines[0][0]
         talk(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.rfc("R-05", "EV-05", "ST-04", "I-04")
+def test_the_events(kind: str) -> None:
+    one, other = ends(kind)
+    done: list[Connection] = []
+    one.on_rendezvous_done(done.append)
+    one.on_ready(lambda connection: pytest.fail("that is Initiate's event"))
+    connection = one.rendezvous(15, wait=False)
+    assert connection.state is ConnectionState.ESTABLISHING
+    gevent.sleep(0.05)
+    assert done == []
+    with other.rendezvous(15) as theirs, connection:
+        say(theirs, connection, b"usable at once")
+        until(lambda: done)
+        assert done == [connection]
+        assert connection.state is ConnectionState.ESTABLISHED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.rfc("R-03", "RZ-02", "RZ-04")
+def test_several_ends_on_both_sides(kind: str) -> None:
+    """The same connection is taken on both sides, and the others leave nothing."""
+    addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+    one, lines = resolved(kind, *(local(0, address) for address in addresses))
+    other, theirs = resolved(kind, *(local(0, address) for address in addresses))
+    assert len(lines) == len(theirs) == 3
+    told(one, theirs)
+    told(other, lines)
+    done: list[Connection] = []
+    one.on_rendezvous_done(done.append)
+    before = owned()
+    mine, peers = both(one, other)
+    with mine, peers:
+        talk(mine, peers)
+        assert mine.local_endpoint is not None
+        assert peers.remote_endpoint is not None
+        assert mine.local_endpoint.ip_address == peers.remote_endpoint.ip_address
+        assert mine.local_endpoint.port == peers.remote_endpoint.port
+        until(lambda: done)
+        assert done == [mine]
+        # Of the six sockets two are still open.
+        until(lambda: owned() == before - len(lines + theirs) + 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_ends_that_were_never_signalled(kind: str) -> None:
+    """Without credentials the same must come out."""
+    ports = [free_port() for _ in range(4)]
+    made = [
+        Preconnection(
+            [local(port, address) for port, address in zip(ports[ours:][:2], side, strict=True)],
+            [
+                remote(port, address)
+                for port, address in zip(ports[theirs:][:2], facing, strict=True)
+            ],
+            properties(kind),
+        )
+        for ours, theirs, side, facing in (
+            (0, 2, ("127.0.0.1", "127.0.0.2"), ("127.0.0.3", "127.0.0.4")),
+            (2, 0, ("127.0.0.3", "127.0.0.4"), ("127.0.0.1", "127.0.0.2")),
+        )
+    ]
+    one, other = both(*made)
+    with one, other:
+        talk(one, other)
+
+
+@pytest.mark.rfc("R-03")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_pair_leads_nowhere(kind: str) -> None:
+    one, other = ends(kind)
+    one.remote_endpoints.insert(0, remote(free_port(), "127.0.0.9"))
+    mine, theirs = both(one, other)
+    with mine, theirs:
+        talk(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_peer_that_comes_late(kind: str) -> None:
+    one, other = ends(kind)
+    running = gevent.spawn(one.rendezvous, 15)
+    gevent.sleep(0.3)
+    with other.rendezvous(15) as theirs, running.get() as mine:
+        talk(mine, theirs)
+
+
+def test_framers() -> None:
+    one, other = ends("tcp")
+    for each in (one, other):
+        each.add_framer(LengthPrefixFramer())
+    mine, theirs = both(one, other)
+    with mine, theirs:
+        mine.send(b"first")
+        mine.send(b"second")
+        assert [theirs.receive(timeout=5).data for _ in "12"] == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", ["Require", "Prohibit", "Prefer", "Avoid"])
+@pytest.mark.rfc("R-08")
+def test_active_read_before_send_is_ignored(kind: str, value: str) -> None:
+    one, other = ends(kind)
+    for each in (one, other):
+        each.transport_properties.set("activeReadBeforeSend", value)
+    mine, theirs = both(one, other)
+    with mine, theirs:
+        assert mine.stack == kind
+        say(theirs, mine, b"either side may begin")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.rfc("E-12")
+def test_options_of_the_socket(kind: str) -> None:
+    one, other = ends(kind)
+    one.local_endpoints[0].with_hop_limit(7)
+    one.transport_properties.set("connCapacityProfile", "Scavenger")
+    mine, theirs = both(one, other)
+    with mine, theirs:
+        assert option(mine, socket.IPPROTO_IP, socket.IP_TTL) == 7
+        assert option(mine, socket.IPPROTO_IP, socket.IP_TOS) == 1 << 2
+        assert option(theirs, socket.IPPROTO_IP, socket.IP_TTL) != 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.rfc("MU-17", "PC-08", "PC-03")
+def test_changes_come_too_late(kind: str) -> None:
+    one, other = ends(kind)
+    running = gevent.spawn(one.rendezvous, 15)
+    gevent.sleep(0.05)
+    one.local_endpoints[0].with_port(1)
+    one.remote_endpoints[0].with_ip_address("192.0.2.1")
+    one.remote_endpoints.clear()
+    one.transport_properties.require("preserveMsgBoundaries" if kind == "tcp" else "reliability")
+    one.add_framer(LengthPrefixFramer())
+    with other.rendezvous(15) as theirs, running.get() as mine:
+        talk(mine, theirs)
+
+
+@pytest.mark.rfc("RZ-05")
+def test_a_hundred_datagrams_there_and_back() -> None:
+    mine, theirs = both(*ends("udp"))
+    with mine, theirs:
+        for number in range(100):
+            talk_ = (mine, theirs) if number % 2 else (theirs, mine)
+            say(*talk_, b"%d" % number * 10)
+
+
+# -- What is refused --
+
+
+@pytest.mark.rfc("R-01", "MU-08", "MU-16", "PC-07", "R-06")
+@pytest.mark.parametrize(("ours", "theirs"), [(None, remote(1)), (local(), None), (None, None)])
+@pytest.mark.parametrize("wait", [True, False])
+def test_both_ends_are_needed(ours: Any, theirs: Any, wait: bool) -> None:
+    preconnection = Preconnection(ours, theirs)
+    errors: list[Any] = []
+    preconnection.on_establishment_error(lambda _connection, error: errors.append(error))
+    before = owned()
+    with pytest.raises(EstablishmentError, match="Local and a Remote") as caught:
+        preconnection.rendezvous(wait=wait)
+    assert caught.value.reason is Reason.INVALID_CONFIGURATION
+    assert owned() == before
+    gevent.sleep(0)
+    assert errors == [caught.value]
+
+
+@pytest.mark.rfc("R-06")
+def test_properties_that_clash() -> None:
+    asked = TransportProperties().require("reliability").prohibit("preserveOrder")
+    preconnection = Preconnection(local(), remote(1), asked)
+    for action in (preconnection.rendezvous, preconnection.resolve):
+        with pytest.raises(EstablishmentError) as caught:
+            action()
+        assert caught.value.reason is Reason.NO_CANDIDATES
+
+
+@pytest.mark.rfc("R-06")
+def test_a_remote_end_that_cannot_be_resolved() -> None:
+    nowhere = RemoteEndpoint().with_hostname("no-such-host.invalid").with_port(1)
+    preconnection = Preconnection(local(), nowhere)
+    for action in (preconnection.rendezvous, preconnection.resolve):
+        with pytest.raises(EstablishmentError) as caught:
+            action(timeout=10)
+        assert caught.value.reason is Reason.RESOLUTION_FAILED
+
+
+@pytest.mark.rfc("R-06")
+def test_a_local_end_that_is_not_here() -> None:
+    with pytest.raises(EstablishmentError, match="bind") as caught:
+        Preconnection(local(0, "192.0.2.77"), remote(1)).rendezvous()
+    assert caught.value.reason is Reason.ESTABLISHMENT_FAILED
+
+
+@pytest.mark.rfc("R-06")
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_comes(kind: str) -> None:
+    one, _ = ends(kind)
+    with Stopwatch() as took, pytest.raises(EstablishmentError) as caught:
+        one.rendezvous(0.5)
+    assert 0.5 <= took.seconds < 5
+    assert caught.value.reason is Reason.TIMEOUT
+    ((candidate, error),) = caught.value.attempts
+    assert candidate.remote == (HERE, one.remote_endpoints[0].port)
+    assert isinstance(error, OSError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_limit_it_ends_by_itself(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greentaps.taps.ice.PATIENCE", 0.4)
+    one, _ = ends(kind)
+    with pytest.raises(EstablishmentError, match="no pair of addresses") as caught:
+        one.rendezvous()
+    assert caught.value.reason is Reason.ESTABLISHMENT_FAILED
+    assert len(caught.value.attempts) == 1
+
+
+def test_families_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greentaps.taps.ice.PATIENCE", 0.2)
+    with pytest.raises(EstablishmentError):
+        Preconnection(local(0, HERE), remote(1, "::1")).rendezvous()
+
+
+def test_ends_for_protocols_that_are_not_chosen() -> None:
+    with pytest.raises(EstablishmentError, match="both a Local and a Remote") as caught:
+        Preconnection(local(), remote(1).with_protocol("udp")).rendezvous()
+    assert caught.value.reason is Reason.INVALID_CONFIGURATION
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["close", "abort", "kill"])
+def test_it_can_be_given_up(kind: str, how: str) -> None:
+    one, _ = ends(kind)
+    before = owned()
+    if how == "kill":
+        running = gevent.spawn(one.rendezvous)
+        gevent.sleep(0.1)
+        running.kill()
+    else:
+        connection = one.rendezvous(wait=False)
+        log = Log(connection, ("closed", "connection_error", "establishment_error"))
+        gevent.sleep(0.1)
+        getattr(connection, how)()
+        gevent.sleep(0.05)
+        assert log.names == ["closed" if how == "close" else "connection_error"]
+    gevent.sleep(0.05)
+    assert owned() == before
+
+
+# -- Strangers --
+
+
+@pytest.mark.rfc("RZ-03")
+def test_a_stranger_is_refused_over_tcp() -> None:
+    one, other = ends("tcp")
+    running = gevent.spawn(one.rendezvous, 15)
+    gevent.sleep(0.05)
+    with gsocket.socket() as stranger:
+        stranger.settimeout(10)
+        stranger.bind((HERE, 0))
+        stranger.connect((HERE, one.local_endpoints[0].port))
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(10) == b""
+    assert not running.ready()
+    with other.rendezvous(15) as theirs, running.get() as mine:
+        talk(mine, theirs)
+
+
+@pytest.mark.rfc("RZ-03")
+def test_a_stranger_who_has_no_credentials_is_refused_over_tcp() -> None:
+    """He comes from an address that is expected, and from a port that might be a NAT's."""
+    one, lines = resolved("tcp")
+    other, theirs_ = resolved("tcp")
+    told(one, theirs_)
+    told(other, lines)
+    running = gevent.spawn(one.rendezvous, 15)
+    gevent.sleep(0.05)
+    with gsocket.socket() as stranger:
+        stranger.settimeout(10)
+        stranger.connect((HERE, int(lines[0].split()[5])))
+        stranger.sendall(b"\0\x14" + b"\0\1\0\0\x21\x12\xa4\x42" + b"t" * 12)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(10) == b""
+        assert not running.ready()
+        with other.rendezvous(15) as theirs, running.get() as mine:
+            talk(mine, theirs)
+
+
+@pytest.mark.rfc("RZ-03")
+def test_a_stranger_is_not_heard_over_udp() -> None:
+    one, other = ends("udp")
+    running = gevent.spawn(one.rendezvous, 15)
+    gevent.sleep(0.05)
+    port = one.local_endpoints[0].port
+    with gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for _ in range(5):
+            stranger.sendto(b"let me in", (HERE, port))
+        gevent.sleep(0.05)
+        assert not running.ready()
+        with other.rendezvous(15) as theirs, running.get() as mine:
+            stranger.sendto(b"and now", (HERE, port))
+            talk(mine, theirs)
+            talk(theirs, mine)
+
+
+@pytest.mark.rfc("CG-05")
+def test_gathering_does_not_talk_to_the_peer() -> None:
+    with (
+        gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        gsocket.socket() as tcp,
+    ):
+        for peer in (udp, tcp):
+            peer.bind((HERE, 0))
+            peer.settimeout(0.3)
+        tcp.listen()
+        for kind, peer in (("udp", udp), ("tcp", tcp)):
+            preconnection = Preconnection(local(), remote(peer.getsockname()[1]), properties(kind))
+            _, remotes = preconnection.resolve()
+            assert remotes[0].port == peer.getsockname()[1]
+            with pytest.raises(TimeoutError):
+                peer.recv(10) if peer is udp else peer.accept()
+            preconnection.release()
+
+
+# -- Plain sockets of other processes --
+
+
+@pytest.mark.rfc("RZ-01", "R-02")
+def test_a_plain_tcp_socket_that_only_connects() -> None:
+    ours, theirs = free_port(), free_port()
+    with (
+        script("bare_tcp", theirs, ours) as peer,
+        Preconnection(local(ours), remote(theirs)).rendezvous(15) as connection,
+    ):
+        message = connection.receive(min_incomplete_length=1, timeout=10)
+        assert message.data == b"hello"
+        connection.send(b"from us")
+        assert peer.line() == "from us"
+        peer.say(b"\n")
+
+
+def test_a_plain_tcp_socket_that_only_listens() -> None:
+    with gsocket.socket() as peer:
+        peer.settimeout(10)
+        peer.bind((HERE, 0))
+        peer.listen()
+        ours = free_port()
+        running = gevent.spawn(
+            Preconnection(local(ours), remote(peer.getsockname()[1])).rendezvous, 15
+        )
+        accepted, source = peer.accept()
+        assert source == (HERE, ours)
+        with accepted, running.get() as connection:
+            accepted.sendall(b"hello")
+            assert connection.receive(min_incomplete_length=1, timeout=5).data == b"hello"
+
+
+@pytest.mark.rfc("R-05", "RZ-05")
+def test_a_plain_udp_socket() -> None:
+    """It is done when the first Message has come, and not before."""
+    ours, theirs = free_port(), free_port()
+    with script("bare_udp", theirs, ours) as peer:
+        assert peer.line() == "ready"
+        running = gevent.spawn(
+            Preconnection(local(ours), remote(theirs), properties("udp")).rendezvous, 15
+        )
+        gevent.sleep(0.2)
+        assert not running.ready()
+        peer.say(b"\n")
+        with running.get() as connection:
+            assert connection.receive(timeout=10).data == b"hello"
+            connection.send(b"from us")
+            assert peer.line() == "from us"
+            peer.say(b"\n")
+
+
+@pytest.mark.rfc("OR-02")
+def test_a_message_that_was_there_before() -> None:
+    with gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind((HERE, 0))
+        preconnection = Preconnection(local(), None, properties("udp"))
+        end = preconnection.resolve()[0][0]
+        peer.sendto(b"early", (HERE, end.port))
+        gevent.sleep(0.05)
+        preconnection.add_remote(remote(peer.getsockname()[1]))
+        with preconnection.rendezvous(10) as connection:
+            assert connection.receive(timeout=5).data == b"early"
+
+
+# -- TLS --
+
+
+def secure(certificates: Certificates) -> SecurityParameters:
+    return SecurityParameters().add_identity(certificates.server).add_trust_ca(certificates.ca)
+
+
+@pytest.mark.parametrize("signalled", [True, False])
+def test_tls(certificates: Certificates, signalled: bool) -> None:
+    for _ in range(3):  # with signalled credentials, chance decides who is the client
+        if signalled:
+            one, lines = resolved("tcp", security_parameters=secure(certificates))
+            other, theirs_ = resolved("tcp", security_parameters=secure(certificates))
+            told(one, theirs_)
+            told(other, lines)
+        else:
+            one, other = ends("tcp", security_parameters=secure(certificates))
+        mine, theirs = both(one, other)
+        with mine, theirs:
+            assert mine.stack == theirs.stack == "tls/tcp"
+            talk(mine, theirs)
+
+
+def test_tls_needs_an_identity_on_both_sides(certificates: Certificates) -> None:
+    """Either side may turn out to be the server."""
+    only_client = SecurityParameters().add_trust_ca(certificates.ca)
+    before = owned()
+    for action in ("resolve", "rendezvous"):
+        with pytest.raises(EstablishmentError) as caught:
+            getattr(Preconnection(local(), remote(1), None, only_client), action)()
+        assert caught.value.reason is Reason.INVALID_CONFIGURATION
+    assert owned() == before
+
+
+def test_nothing_in_clear_with_a_peer_without_tls(certificates: Certificates) -> None:
+    one, other = ends("tcp")
+    one.security_parameters = secure(certificates)
+    runs = [in_greenlet(each.rendezvous, 3) for each in (one, other)]
+    mine, theirs = (run.get() for run in runs)
+    assert isinstance(mine, EstablishmentError)
+    if isinstance(theirs, Connection):
+        theirs.abort()
+
+
+def test_a_certificate_of_somebody_else(certificates: Certificates) -> None:
+    one, other = ends("tcp")
+    for each in (one, other):
+        each.security_parameters = (
+            SecurityParameters().add_identity(certificates.stranger).add_trust_ca(certificates.ca)
+        )
+    runs = [in_greenlet(each.rendezvous, 5) for each in (one, other)]
+    results = [run.get() for run in runs]
+    assert any(isinstance(result, EstablishmentError) for result in results)
+    for result in results:
+        if isinstance(result, Connection):
+            result.abort()
+
+
+def test_opportunistic_security_is_refused() -> None:
+    with pytest.raises(EstablishmentError, match="opportunistic"):
+        Preconnection(local(), remote(1), None, SecurityParameters.opportunistic()).rendezvous()
+
+
+# -- Late candidates --
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.rfc("R-09", "RZ-10", "AE-01")
+def test_a_remote_end_that_comes_late(kind: str) -> None:
+    # Over UDP a signed check would be enough to know the peer; over TCP, without a signature, the
+    # peer would take the connection that is about to be refused.
+    if kind == "udp":
+        one, other = ends(kind)
+        late = one.remote_endpoints[0]
+        one.remote_endpoints[0] = remote(free_port(), "127.0.0.9")
+    else:
+        one, lines = resolved(kind)
+        other, theirs_ = resolved(kind)
+        told(other, lines)
+        late = RemoteEndpoint.from_text(theirs_[0])
+        told(one, [theirs_[0].replace(HERE, "127.0.0.9")])
+    connection = one.rendezvous(20, wait=False)
+    theirs = other.rendezvous(20, wait=False)
+    gevent.sleep(0.3)
+    assert connection.state is ConnectionState.ESTABLISHING
+    connection.add_remote([late, late])
+    with connection, theirs:
+        say(theirs, connection, b"found")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.rfc("R-09", "RZ-10", "AE-03")
+def test_a_local_end_that_comes_late(kind: str) -> None:
+    """Resolve again, tell the peer, AddLocal (RFC 9622 section 3.1.3)."""
+    one, _ = resolved(kind)
+    other, theirs_ = resolved(kind)
+    dead = [theirs_[0].replace(theirs_[0].split()[5], str(free_port()))]
+    told(one, dead)
+    # So far neither knows an address of the other where somebody is.
+    other.add_remote(remote(free_port(), "127.0.0.9"))
+    connection = one.rendezvous(20, wait=False)
+    theirs = other.rendezvous(20, wait=False)
+    gevent.sleep(0.2)
+    one.local_endpoints[:] = [local(0, "127.0.0.2")]
+    found, _ = one.resolve(timeout=5)
+    connection.add_local(found)
+    theirs.add_remote([RemoteEndpoint.from_text(end.to_text()) for end in found])
+    connection.add_remote([RemoteEndpoint.from_text(line) for line in theirs_])
+    with connection, theirs:
+        say(theirs, connection, b"found")
+        assert connection.local_endpoint is not None
+        assert connection.local_endpoint.ip_address == "127.0.0.2"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.rfc("AE-02", "AE-04")
+def test_what_is_removed_is_not_tried(kind: str) -> None:
+    one, lines = resolved(kind)
+    other, theirs_ = resolved(kind)
+    told(one, theirs_)
+    told(other, lines)
+    port = int(lines[0].split()[5])
+    connection = one.rendezvous(20, wait=False)
+    gevent.sleep(0.05)
+    connection.remove_remote(one.remote_endpoints[0])
+    theirs = in_greenlet(other.rendezvous, 0.8)
+    assert isinstance(theirs.get(), EstablishmentError)
+    assert connection.state is ConnectionState.ESTABLISHING
+    connection.remove_local(one.local_endpoints[0])
+    if kind == "tcp":  # its socket is closed
+        with gsocket.socket() as probe, pytest.raises(ConnectionRefusedError):
+            probe.connect((HERE, port))
+    connection.close()
+
+
+# -- Endpoints of a Connection that is there (RFC 9622 section 7.5) --
+
+
+@pytest.fixture
+def established() -> Iterator[tuple[Connection, Connection]]:
+    with Preconnection(local()).listen() as listener:
+        port = listener.local_endpoints[0].port
+        client = Preconnection(None, remote(port)).initiate(10)
+        server = listener.accept(10)
+        yield client, server
+        client.abort()
+        server.abort()
+
+
+@pytest.mark.rfc("AE-01", "AE-03", "AC-07")
+def test_what_is_added_serves_clones(established: tuple[Connection, Connection]) -> None:
+    client, server = established
+    client.add_remote(client.remote_endpoint)  # known: nothing changes
+    with Preconnection(local(0, "127.0.0.8")).listen() as elsewhere:
+        port = elsewhere.local_endpoints[0].port
+        first = client.remote_endpoint
+        client.add_remote(remote(port, "127.0.0.8"))
+        client.add_local(local(0, "127.0.0.7"))
+        say(client, server, b"the path is as it was")
+        server_port = first.port
+        # The first is refused from now on, so the clone takes what was added.
+        client.remove_remote(remote(1, "192.0.2.9"))  # unknown: nothing changes
+        say(client, server, b"still")
+        assert server_port
+        with client.clone(timeout=10) as clone:
+            assert clone.local_endpoint.ip_address == "127.0.0.7"
+
+
+@pytest.mark.rfc("AE-02")
+def test_without_its_remote_end_it_is_aborted(established: tuple[Connection, Connection]) -> None:
+    client, server = established
+    log = Log(client, ("closed", "connection_error"))
+    client.remove_remote(client.remote_endpoint)
+    with pytest.raises(ConnectionError, match="removed") as caught:
+        client.send(b"?")
+    assert caught.value.reason is Reason.LOCAL_ABORT
+    gevent.sleep(0.05)
+    assert log.names == ["connection_error"]
+    with pytest.raises(ConnectionError):
+        client.add_remote(remote(1))
+    with pytest.raises(ConnectionError):
+        server.receive(timeout=5)
+
+
+@pytest.mark.rfc("AE-04")
+def test_without_its_local_end_it_is_aborted(established: tuple[Connection, Connection]) -> None:
+    client, _ = established
+    client.remove_local(local(1))
+    assert client.state is ConnectionState.ESTABLISHED
+    client.remove_local(LocalEndpoint().with_ip_address(HERE))
+    with pytest.raises(ConnectionError, match="removed"):
+        client.receive()
+
+
+@pytest.mark.rfc("AE-01")
+@pytest.mark.parametrize("name", ["add_remote", "add_local", "remove_remote", "remove_local"])
+def test_wrong_ends(established: tuple[Connection, Connection], name: str) -> None:
+    client, server = established
+    wrong: Any = local(1) if "remote" in name else remote(1)
+    for subject in (client, Preconnection()):
+        for value in (wrong, [wrong], 5, "127.0.0.1"):
+            with pytest.raises(TypeError):
+                getattr(subject, name)(value)
+    client.close()
+    with pytest.raises(ConnectionError, match="closed"):
+        getattr(client, name)([])
+    assert server is not client
+
+
+def test_ends_of_a_preconnection() -> None:
+    one, two = remote(1), remote(2)
+    preconnection = Preconnection(local(1), one)
+    assert preconnection.add_remote([one, two]).remote_endpoints == [one, two]
+    assert preconnection.remove_remote([one, remote(3)]).remote_endpoints == [two]
+    assert preconnection.add_local(local(2)).local_endpoints == [local(1), local(2)]
+    assert preconnection.remove_local(local(1)).local_endpoints == [local(2)]
+
+
+# -- What is held --
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_resolved_is_held_until_it_is_released(kind: str) -> None:
+    before = owned()
+    preconnection, lines = resolved(kind)
+    port = int(lines[0].split()[5])
+    assert owned() == before + 1
+    with pytest.raises(EstablishmentError, match="in use"):
+        Preconnection(local(port), None, properties("udp")).resolve() if kind == "udp" else (
+            Preconnection(local(port)).listen()
+        )
+    again = [end.to_text() for end in preconnection.resolve()[0]]
+    assert again == lines
+    assert owned() == before + 1
+    preconnection.release()
+    preconnection.release()
+    assert owned() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_resolved_goes_with_the_preconnection(kind: str) -> None:
+    before = owned()
+    preconnection, _ = resolved(kind)
+    del preconnection
+    gc.collect()
+    gevent.sleep(0.01)
+    assert owned() == before
+
+
+def test_what_is_resolved_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "HOLD_TIME", 0.1)
+    before = owned()
+    preconnection, _ = resolved("udp")
+    assert owned() == before + 1
+    gevent.sleep(0.3)
+    assert owned() == before
+    assert preconnection.resolve(1)[0]
+    preconnection.release()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_held_does_not_keep_the_program_alive(kind: str) -> None:
+    profile = "unreliable-datagram" if kind == "udp" else "reliable-inorder-stream"
+    program = f"""
+from greentaps import *
+end = LocalEndpoint().with_ip_address("{HERE}")
+preconnection = Preconnection(end, None, TransportProperties("{profile}"))
+preconnection.resolve()
+preconnection.start()
+print("over")
+"""
+    with running(sys.executable, "-W", "error", "-c", program) as peer:
+        assert peer.line() == "over"
+        assert peer.wait() == 0
+
+
+def test_what_strangers_send_meanwhile_is_bounded() -> None:
+    preconnection, lines = resolved("udp")
+    with gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for number in range(300):
+            stranger.sendto(b"%d" % number * 400, (HERE, int(lines[0].split()[5])))
+            if not number % 50:
+                gevent.sleep(0.001)
+        gevent.sleep(0.05)
+    (base,) = preconnection._gathering.bases.values()
+    assert len(base.early) <= rendezvous.MAX_EARLY
+    assert all(len(data) <= rendezvous.MAX_EARLY_SIZE for data, _ in base.early)
+    preconnection.release()
+
+
+@pytest.fixture
+def surveyed() -> Iterator[None]:
+    """The socket on which changes of the network are heard of stays, and is nobody's leak."""
+    yield
+    paths.forget_survey()
+
+
+@pytest.mark.rfc("CG-03")
+def test_addresses_of_this_machine(surveyed: None) -> None:
+    preconnection = Preconnection(LocalEndpoint().with_interface("lo"), None, properties("udp"))
+    found = {end.ip_address for end in preconnection.resolve()[0]}
+    assert HERE in found
+    preconnection.release()
+
+
+def test_only_temporary_addresses_if_they_are_required() -> None:
+    asked = properties("udp").set("useTemporaryLocalAddress", REQUIRE)
+    with pytest.raises(EstablishmentError):
+        Preconnection(local(), None, asked).resolve()
+
+
+def test_a_stun_server_that_is_silent() -> None:
+    with gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((HERE, 0))
+        end = local(0).with_stun_server(HERE, silent.getsockname()[1])
+        preconnection = Preconnection(end, None, properties("udp"))
+        with Stopwatch() as took:
+            found, _ = preconnection.resolve(timeout=0.3)
+        assert took.seconds < 3
+        assert [one.candidate_type for one in found] == ["host"]
+        preconnection.release()
+
+
+def test_callbacks_may_not_make_one() -> None:
+    one, _ = ends("udp")
+    caught: list[Any] = []
+    get_runner().call_soon(lambda: caught.append(outcome(one.rendezvous)))
+    gevent.sleep(0.01)
+    assert "switchpoint" in str(caught[0])

@@ -294,6 +294,7 @@ class Agent:
         self._locals: dict[int, _Local] = {}
         self._remotes: dict[Address, _Remote] = {}
         self._reflexive = 0
+        self._removed: set[Address] = set()
         self._pairs: dict[tuple[int, Address], Pair] = {}
         self._triggered: deque[Pair] = deque()
         self._checks: dict[bytes, _Check] = {}
@@ -317,6 +318,7 @@ class Agent:
 
     def add_remote(self, address: Address, facts: Facts | None, now: float) -> None:
         """The peer may be at *address*."""
+        self._removed.discard(address)
         known = self._remotes.get(address)
         if known is None:
             self._remotes[address] = _Remote(address, facts)
@@ -327,6 +329,8 @@ class Agent:
     def remove_remote(self, address: Address) -> None:
         """Try nothing more towards *address*."""
         if self._remotes.pop(address, None) is not None:
+            if len(self._removed) < MAX_PAIRS:
+                self._removed.add(address)
             self._drop_pairs()
 
     def _drop_pairs(self) -> None:
@@ -524,8 +528,8 @@ class Agent:
 
     def _on_request(self, base: int, message: Any, source: Address, now: float) -> None:
         local = self._locals.get(base)
-        if message.transaction_id in self._checks or local is None:
-            return  # our own, which somebody sends back
+        if message.transaction_id in self._checks or local is None or source in self._removed:
+            return  # our own, which somebody sends back; or from whom we want nothing any more
         signed = _is_signed(message, local.credentials)
         remote = self._remotes.get(source)
         # To a stranger nothing is said, not even what is wrong.
@@ -538,11 +542,11 @@ class Agent:
                 base, message, source, "ERROR", {"ERROR-CODE": (487, "Role Conflict")}, key
             )
             return
-        self._answer(base, message, source, "RESPONSE", {"XOR-MAPPED-ADDRESS": source}, key)
-        self.speaks_stun = True
         pair = self._pair_of(base, message, source, now)
         if pair is None:
-            return
+            return  # an answer would let the peer take a pair that we cannot take
+        self._answer(base, message, source, "RESPONSE", {"XOR-MAPPED-ADDRESS": source}, key)
+        self.speaks_stun = True
         wanted = "USE-CANDIDATE" in message.attributes and not self.controlling
         pair.asked_for = pair.asked_for or wanted
         if self.selected is not None:
@@ -854,6 +858,14 @@ class Election:
     def keyed(self) -> bool:
         """Whether messages are exchanged."""
         return self._theirs is not None
+
+    def learn(self, theirs: Credentials, *, controlling: bool) -> None:
+        """The peer's credentials have come with a late candidate."""
+        if self._theirs is None and self.chosen is None:
+            self._theirs = theirs
+            self.controlling = controlling
+            self.dropped += self._links
+            self._links.clear()
 
     def opened(
         self,

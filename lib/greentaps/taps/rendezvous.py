@@ -1141,6 +1141,12 @@ class _StreamDriver(_Driver):
             self.pair_remote(remote)
 
     def pair_remote(self, remote: Remote) -> None:
+        theirs = None if remote.facts is None else remote.facts.credentials
+        if theirs is not None and not self.election.keyed:
+            ours = self.bases[0].credentials
+            self.controlling = controls(ours, theirs, (), ())
+            self.election.learn(theirs, controlling=self.controlling)
+            self._settle()
         self.punch.add_remote(remote.address, remote.facts, now())
 
     def unpair_base(self, number: int) -> None:

@@ -164,7 +164,7 @@ class StreamPort(_Watched):
     def __init__(self, local: tuple[Any, ...], prepare: Prepare | None = None) -> None:
         self._prepare = prepare
         self._connecting: set[_Connecting] = set()
-        here = _shared(local, prepare)
+        here = _shared(local, prepare, exclusive=not local[1])
         self._local = here.getsockname()
         self.address: Address = self._local[:2]
         super().__init__(here)
@@ -252,8 +252,11 @@ class _Connecting(_Watched):
         super().close()
 
 
-def _shared(local: tuple[Any, ...], prepare: Prepare | None) -> socket.socket:
-    """A TCP socket bound to *local*, beside others of ours.  Raises TransportError."""
+def _shared(
+    local: tuple[Any, ...], prepare: Prepare | None, *, exclusive: bool = False
+) -> socket.socket:
+    """A TCP socket bound to *local*, beside others of ours; where it is *exclusive*, which only a
+    port of the system's choice can be, beside no others.  Raises TransportError."""
     family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
     try:
         made = socket.socket(family, socket.SOCK_STREAM)
@@ -261,8 +264,9 @@ def _shared(local: tuple[Any, ...], prepare: Prepare | None) -> socket.socket:
         raise TransportError.from_errno(error.errno or 0, "socket", local) from error
     try:
         made.setblocking(False)
-        # Both: a socket that listens is in the way of one that only reuses the address.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Both: a socket that listens is in the way of one that only reuses the address, and a
+        # connection that has ended of one that only shares the port.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, not exclusive)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
