@@ -164,7 +164,7 @@ def _race(setup: Setup, root: Node, begun: float, deadline: Deadline) -> Establi
         race,
         setup.attempt(deadline),
         setup.framers,
-        _LookUps(learning, deadline).derive,
+        _LookUps(setup, learning, deadline).derive,
         None if learning is None else learn,
         temporary=setup.temporary,
     )
@@ -180,7 +180,7 @@ def _race(setup: Setup, root: Node, begun: float, deadline: Deadline) -> Establi
 
 def _look_up_all(setup: Setup, root: Node, deadline: Deadline) -> None:
     """Look up every name of a tree that may be tried.  A switchpoint."""
-    look_ups = _LookUps(_learning(setup, get_system_policy()), deadline)
+    look_ups = _LookUps(setup, _learning(setup, get_system_policy()), deadline)
     open_ = [node for node in root.walk() if node.unresolved]
     waiting = Parked[None](get_runner())
     listening: list[_Listening] = []
@@ -209,7 +209,8 @@ def _look_up_all(setup: Setup, root: Node, deadline: Deadline) -> None:
 class _LookUps:
     """The look-ups of one establishment: the same name on the same path is asked for once."""
 
-    def __init__(self, learning: Learning | None, deadline: Deadline) -> None:
+    def __init__(self, setup: Setup, learning: Learning | None, deadline: Deadline) -> None:
+        self._resolver = setup.resolver
         self._history = None if learning is None else learning.history
         self._deadline = deadline
         self._shared: dict[Any, _Shared] = {}
@@ -234,6 +235,7 @@ class _LookUps:
                 network=way.network,
                 deadline=self._deadline,
                 deliver=shared.tell,
+                resolver=self._resolver,
             )
         return shared.join(deliver)
 

@@ -27,6 +27,7 @@ from .message import MessageContext
 from .naming import resolve_local, resolve_remote
 from .properties import Role, TransportProperties
 from .rendezvous import Gathering, Rendezvous, resolved_remotes, setup_of
+from .resolver import Resolver
 from .security import SecurityParameters
 from .setup import Setup
 
@@ -40,7 +41,8 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
     the defaults if left out.  Without *security_parameters* the library adds no security;
     ``SecurityParameters()`` adds TLS with verification, and so does ``security_needed=True``
     alone, or True in its place.  *unfulfilled_handler* is called, without arguments, when an
-    establishment fails.  Nothing is sent or opened.
+    establishment fails.  *resolver* is what asks for names, the default one if left out: see
+    `DnsResolver`.  Nothing is sent or opened.
 
     Handlers that are set here are those of every Connection and Listener made afterwards.
 
@@ -56,6 +58,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         unfulfilled_handler: Callable[[], Any] | None = None,
         *,
         security_needed: bool = False,
+        resolver: Resolver | None = None,
     ) -> None:
         if isinstance(security_parameters, bool):  # its place in older systems
             security_needed = security_parameters
@@ -74,6 +77,9 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
             raise TypeError(f"not SecurityParameters: {security_parameters!r}")
         self.transport_properties = transport_properties
         self.security_parameters = security_parameters
+        if resolver is not None and not isinstance(resolver, Resolver):
+            raise TypeError(f"not a Resolver: {resolver!r}")
+        self.resolver = resolver
         self._framers: list[Framer] = []
         self._events: Events | None = None
         self._gathering: Gathering | None = None
@@ -321,6 +327,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
             security=None if security is None or security.is_disabled else security.copy(),
             framers=tuple(self._framers),
             events=self._events,
+            resolver=self.resolver,
         )
 
     def __repr__(self) -> str:

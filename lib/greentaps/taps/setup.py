@@ -45,6 +45,7 @@ from .properties import (
     TransportProperties,
     find_property,
 )
+from .resolver import Resolver
 from .security import SecurityParameters
 
 __all__ = ["SPECIAL_MESSAGES", "Setup", "plain"]
@@ -64,6 +65,7 @@ class Setup:
     security: SecurityParameters | None
     framers: tuple[Framer, ...]
     events: Events | None = None
+    resolver: Resolver | None = None
 
     # What each Connection asks at its beginning, found out once for all that a Listener makes:
 
