@@ -10,36 +10,55 @@ import gevent
 import pytest
 from greentaps import EstablishmentError, LocalEndpoint, Reason, RemoteEndpoint, ResolutionError
 from greentaps.hub import Deadline
-from greentaps.taps import naming
+from greentaps.taps import naming, resolver
 from greentaps.taps.naming import MAX_ADDRESSES, resolve_local, resolve_remote
+from greentaps.taps.ordering import Source
+from greentaps.taps.resolver import Resolver
 from taps.helpers import Stopwatch
 
 FOREVER = Deadline(None)
 
 
-class Names:
-    """A name server in the place of the system's."""
+@pytest.fixture(autouse=True)
+def everywhere_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has a way to every address."""
+
+    def find(self: Any, remote: tuple[Any, ...]) -> Source:
+        return Source("2001:db8::ffff" if ":" in remote[0] else "192.0.2.254")
+
+    monkeypatch.setattr(naming.SourceFinder, "find", find)
+
+
+class Names(Resolver):
+    """A name server in the place of the system's, for Remote Endpoints and for Local ones."""
 
     def __init__(self, **known: list[str]) -> None:
         self.known = known
         self.asked: list[str] = []
 
-    def __call__(
+    def addresses(
+        self, name: str, family: int, *, interface: str | None, network: str
+    ) -> list[str]:
+        self.asked.append(name)
+        if name not in self.known:
+            made = ResolutionError("unknown", address=(name, None))
+            made.code = socket.EAI_NONAME
+            raise made
+        return [one for one in self.known[name] if (":" in one) is (family == socket.AF_INET6)]
+
+    def stream(
         self, address: tuple[Any, ...], family: int, flags: int, deadline: Deadline
     ) -> list[tuple[Any, ...]]:
         host, port = address[:2]
-        self.asked.append(host)
         if host not in self.known:
             raise ResolutionError("unknown", socket.EAI_NONAME, address)
-        number = {"http": 80}.get(port, port)
-        return [
-            (found, number, 0, 0) if ":" in found else (found, number) for found in self.known[host]
-        ]
+        return [(one, port, 0, 0) if ":" in one else (one, port) for one in self.known[host]]
 
 
 def use(monkeypatch: pytest.MonkeyPatch, **known: list[str]) -> Names:
     names = Names(**known)
-    monkeypatch.setattr(naming, "resolve_stream", names)
+    monkeypatch.setattr(resolver, "_default", names)
+    monkeypatch.setattr(naming, "resolve_stream", names.stream)
     return names
 
 
@@ -63,10 +82,10 @@ def test_families_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.rfc("E-06")
 def test_with_an_address_only_that_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = use(monkeypatch, a=["192.0.2.1"], **{"192.0.2.9": ["192.0.2.9"]})
+    names = use(monkeypatch, a=["192.0.2.1"])
     end = named("a").with_ip_address("192.0.2.9")
     assert resolve_remote([end], FOREVER) == [(("192.0.2.9", 1), "a")]
-    assert names.asked == ["192.0.2.9"]
+    assert names.asked == []
 
 
 def test_the_port_counts_before_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,12 +101,12 @@ def test_a_name_server_cannot_make_us_try_ten_thousand_addresses(
 ) -> None:
     use(
         monkeypatch,
-        a=[f"192.0.{high}.{low}" for high in range(40) for low in range(250)] + ["2001:db8::1"],
+        a=[f"192.1.{high}.{low}" for high in range(40) for low in range(250)] + ["2001:db8::1"],
         b=["198.51.100.1"],
     )
     found = resolve_remote([named("a"), named("b")], FOREVER)
-    assert len(found) == MAX_ADDRESSES + 1
-    assert found[1][0][0] == "2001:db8::1"  # no family crowds the other one out
+    assert len(found) == MAX_ADDRESSES // 2 + 2
+    assert found[0][0][0] == "2001:db8::1"  # no family crowds the other one out
     assert found[-1][0][0] == "198.51.100.1"
     assert len(resolve_local([LocalEndpoint().with_hostname("a")], FOREVER, passive=True)) <= (
         MAX_ADDRESSES

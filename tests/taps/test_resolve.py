@@ -476,6 +476,10 @@ def test_with_a_way_to_ipv4_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(naming, "source_address", lambda *asked: "192.0.2.254")
     resolver = Scripted()
     assert addresses(*Heard(named("192.0.2.1"), resolver=resolver).news) == ["192.0.2.1"]
+    monkeypatch.setattr(naming, "source_address", lambda *asked: None)
+    for name, translate in (("127.0.0.1", True), ("192.0.2.1", False)):
+        heard = Heard(named(name), resolver=resolver, translate=translate)
+        assert addresses(*heard.news) == [name]
     assert resolver.asked == []
 
 

@@ -42,10 +42,8 @@ from .answers import (
     Release,
     Target,
 )
-from .candidates import interleave
-from .endpoint import Endpoint, RemoteEndpoint
-from .ordering import Past, sort_key
-from .ordering import interleave as alternate
+from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
+from .ordering import Past, interleave, sort_key
 from .resolver import LOOPBACK, Resolver, default_resolver, is_loopback_name
 from .sources import SourceFinder, policy, source_address
 
@@ -118,6 +116,7 @@ def resolve(
     deadline: Deadline,
     deliver: Callable[[News], None],
     resolver: Resolver | None = None,
+    translate: bool = True,
 ) -> Resolution:
     """Find the socket addresses of *endpoint*, and call *deliver* with what is found, each time
     that there is something new (RFC 8305 section 3).
@@ -125,7 +124,8 @@ def resolve(
     *interface* (str or None) is the one that will be used, and *network* tells what it is attached
     to; *families* has AF_INET, AF_INET6 or both; *protocol* is what carries the service, ``"tcp"``
     or ``"udp"``; *history* is what is remembered of addresses, per network.  *resolver* is None
-    for the default one.
+    for the default one.  With *translate* an IPv4 address that there is no way to becomes what the
+    network translates it to, if it does.
 
     An address in the Endpoint is delivered before this returns, and so is ``localhost``.  For a
     name, *deliver* is called in a greenlet of its own, where it may block, and the last `News` is
@@ -146,6 +146,7 @@ def resolve(
         deadline=deadline,
         deliver=deliver,
         resolver=resolver or default_resolver(),
+        translate=translate,
     )
     made._begin()
     return made
@@ -166,6 +167,7 @@ class Resolution:
         deadline: Deadline,
         deliver: Callable[[News], None],
         resolver: Resolver,
+        translate: bool,
     ) -> None:
         self._endpoint = endpoint
         self._interface = interface
@@ -176,6 +178,7 @@ class Resolution:
         self._deadline = deadline
         self._deliver = deliver
         self._resolver = resolver
+        self._translate = translate
         self._finder = SourceFinder(interface)
         self._keys: dict[tuple[Any, ...], tuple[float, ...]] = {}
         self._stands: dict[Found, tuple[Any, ...]] = {}
@@ -211,7 +214,7 @@ class Resolution:
         elif isinstance(literal, ResolutionError):
             self._end(literal)
         elif literal is not None and self._needs_translation(literal):
-            self._greenlet = spawn(self._translate, (literal[0], port))
+            self._greenlet = spawn(self._run_translation, (literal[0], port))
         elif literal is None or _kind(literal[0]) not in self._kinds:
             self._end(self._no_family())
         else:
@@ -233,11 +236,13 @@ class Resolution:
 
     def _needs_translation(self, literal: tuple[Any, ...]) -> bool:
         """Whether this is an IPv4 address that only an IPv6 network could lead to."""
-        if ":" in literal[0] or AAAA not in self._kinds or literal[0].startswith("127."):
+        if not self._translate or AAAA not in self._kinds or ":" in literal[0]:
+            return False
+        if literal[0].startswith("127."):
             return False
         return A not in self._kinds or source_address(literal, self._interface) is None
 
-    def _translate(self, literal: tuple[Any, ...]) -> None:
+    def _run_translation(self, literal: tuple[Any, ...]) -> None:
         """Deliver the IPv6 addresses that the network has for an IPv4 address, if it has any (RFC
         8305 section 7.1)."""
         found: list[Derived] = []
@@ -443,7 +448,7 @@ class Resolution:
             members = groups.get(target.group, [])
             members.sort(key=self._key)
             usable = [found for found in members if len(self._key(found)) > 1]
-            for found in alternate(usable, _is_v6) + members[len(usable) :]:
+            for found in interleave(usable, _is_v6) + members[len(usable) :]:
                 address = self._stands[found]
                 ordered.setdefault(address, self._derived(found, address))
         return tuple(ordered.values())
@@ -543,10 +548,13 @@ def _port_of(endpoint: Endpoint, protocol: str) -> int | None:
     service = endpoint.service or ""
     if service.isdecimal():
         return int(service)
-    try:
-        return socket.getservbyname(service, protocol)
-    except OSError:
-        return None
+    # A protocol that is not in the table, as one that looks like TCP, has TCP's ports.
+    for asked in ((service, protocol), (service,)):
+        try:
+            return socket.getservbyname(*asked)
+        except OSError:
+            continue
+    return None
 
 
 def _shown(endpoint: Endpoint) -> tuple[Any, Any]:
@@ -579,29 +587,56 @@ def _check_remote(endpoint: Endpoint) -> None:
 
 
 def resolve_remote(
-    endpoints: Iterable[Endpoint], deadline: Deadline
+    endpoints: Iterable[RemoteEndpoint], deadline: Deadline, *, resolver: Resolver | None = None
 ) -> list[tuple[Any, str | None]]:
-    """The (socket address, host name) pairs of all Remote Endpoints, families alternating.
+    """The (socket address, host name) pairs of all Remote Endpoints, for whoever needs all of them
+    at once: a Listener that is to let in only these.  They are looked up at the same time, by
+    *resolver* (None is the default one).
 
     An Endpoint that cannot be resolved is left out if another one can.  A switchpoint.  Raises
     EstablishmentError.
     """
-    found: list[tuple[Any, str | None]] = []
-    failures: list[tuple[Endpoint, BaseException]] = []
-    for endpoint in endpoints:
-        _check_remote(endpoint)
-        try:
-            names = _resolve(endpoint, 0, deadline)
-        except TransportError as error:
-            failures.append((endpoint, error))
-            continue
-        found += [(name, endpoint.hostname) for name in interleave(names)[:MAX_ADDRESSES]]
+    ends = list(endpoints)
+    for end in ends:
+        _check_remote(end)
+    latest: list[News] = [News()] * len(ends)
+    parked: Parked[None] = Parked(get_runner())
+
+    def hear(index: int, news: News) -> None:
+        latest[index] = news
+        if all(one.complete for one in latest):
+            parked.finish(None)
+
+    looked_up = []
+    try:
+        looked_up += [
+            resolve(
+                end,
+                deadline=deadline,
+                deliver=partial(hear, index),
+                resolver=resolver,
+                translate=False,
+            )
+            for index, end in enumerate(ends)
+        ]
+        if ends:
+            parked.wait()
+    finally:
+        for one in looked_up:
+            one.cancel()
+    found = [(one.address, one.hostname) for news in latest for one in news.order]
+    failures = [(end, news.error) for end, news in zip(ends, latest, strict=True) if news.error]
+    for _, error in failures:
+        if not isinstance(error, TransportError):
+            raise error
     if not found:
         raise _unresolved("Remote", failures)
     return found
 
 
-def resolve_local(endpoints: Iterable[Endpoint], deadline: Deadline, *, passive: bool) -> list[Any]:
+def resolve_local(
+    endpoints: Iterable[LocalEndpoint], deadline: Deadline, *, passive: bool
+) -> list[Any]:
     """The socket addresses of all Local Endpoints.  With *passive* they are for listening: an
     Endpoint without a host or address means every address of the machine.  A switchpoint.
     Raises EstablishmentError."""
@@ -620,13 +655,15 @@ def resolve_local(endpoints: Iterable[Endpoint], deadline: Deadline, *, passive:
     return found
 
 
-def _resolve(endpoint: Endpoint, flags: int, deadline: Deadline) -> list[Any]:
+def _resolve(endpoint: LocalEndpoint, flags: int, deadline: Deadline) -> list[Any]:
     host = endpoint.ip_address or endpoint.hostname
     port: int | str = endpoint.port if endpoint.port is not None else endpoint.service or 0
     return resolve_stream((host, port), 0, flags, deadline)
 
 
-def _unresolved(which: str, failures: list[tuple[Endpoint, BaseException]]) -> EstablishmentError:
+def _unresolved(
+    which: str, failures: Sequence[tuple[Endpoint, BaseException]]
+) -> EstablishmentError:
     unresolved = all(isinstance(error, ResolutionError) for _, error in failures)
     return EstablishmentError(
         f"no {which} Endpoint could be resolved",
