@@ -55,6 +55,7 @@ from .taps import (
     set_system_policy,
 )
 from .taps.caches import flush_caches, register_cache
+from .taps.dns import DnsResolver
 from .taps.history import History, default_history, set_default_history
 from .taps.message import MessageDataObject
 from .taps.monitoring import Statistics, statistics
@@ -96,6 +97,12 @@ from .taps.properties import (
     Scheduler,
     TransportPropertyProfiles,
     register_property,
+)
+from .taps.resolver import (
+    Resolver,
+    SystemResolver,
+    default_resolver,
+    set_default_resolver,
 )
 from .transports import (
     BaseTransport,
@@ -142,6 +149,7 @@ __all__ = [
     "DeframingError",
     "DelimiterFramer",
     "Direction",
+    "DnsResolver",
     "Endpoint",
     "ErrorCode",
     "EstablishmentError",
@@ -178,6 +186,7 @@ __all__ = [
     "ReceiveError",
     "RemoteEndpoint",
     "ResolutionError",
+    "Resolver",
     "Scheduler",
     "SecurityParameters",
     "SelectionProperties",
@@ -188,6 +197,7 @@ __all__ = [
     "Survey",
     "SwitchpointError",
     "SystemPolicy",
+    "SystemResolver",
     "TCPUserTimeout",
     "TapsError",
     "Timeout",
@@ -203,12 +213,14 @@ __all__ = [
     "create_default_context",
     "create_server",
     "default_history",
+    "default_resolver",
     "flush_caches",
     "get_loop",
     "get_system_policy",
     "register_cache",
     "register_property",
     "set_default_history",
+    "set_default_resolver",
     "set_system_policy",
     "statistics",
     "survey",
