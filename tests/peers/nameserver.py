@@ -149,6 +149,7 @@ BEHAVIOURS: dict[str, Callable[[Message], Message | None]] = {
     "cut": cut,
     "flood": lambda query: None,
     "shut": cut,
+    "stall": cut,
 }
 OVER_TCP: dict[str, Callable[[Message], Message | None]] = {
     "many": many,
@@ -237,6 +238,10 @@ class Server:
                 wire = stream.read(int.from_bytes(stream.read(2)))
                 query = dns.message.from_wire(wire)
                 self.note("tcp", query, peer[1])
+                if label_of(query) == "stall":  # the length, and then nothing until they go
+                    link.sendall(b"\1\0")
+                    stream.read()
+                    continue
                 response = behaviour(query, True)
                 if response is not None:
                     found = response.to_wire(max_size=65535)

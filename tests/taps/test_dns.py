@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -15,12 +16,25 @@ from typing import Any
 
 import gevent
 import pytest
-from conftest import live_greenlets
-from greentaps import ResolutionError
-from greentaps.hub import now
+from conftest import descriptors, live_greenlets
+from greentaps import LocalEndpoint, Preconnection, ResolutionError, set_default_resolver
+from greentaps.hub import get_runner, now
 from greentaps.taps import dns as dns_module
 from greentaps.taps.answers import MAX_ADDRESSES
-from greentaps.taps.dns import EDNS_SIZE, MAX_SERVERS, MAX_STRANGERS, DnsResolver
+from greentaps.taps.dns import (
+    EDNS_SIZE,
+    LINGER,
+    MAX_RECORDS,
+    MAX_SERVERS,
+    MAX_STRANGERS,
+    DnsResolver,
+    _bounded,
+    _Exchange,
+    _ServerError,
+    _svcb_record,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 from peers import running, script
 from taps.helpers import Stopwatch
 from taps.resolving import Heard, addresses, named
@@ -80,12 +94,9 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def dnsmasq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a dnsmasq that knows some names below ``test``."""
-    if shutil.which("dnsmasq") is None:
-        pytest.skip("the program dnsmasq is not installed")
-    port = free_port()
+@contextlib.contextmanager
+def serving(port: int, *records: str) -> Iterator[int]:
+    """A dnsmasq on *port* that knows *records*, which are below ``test``."""
     # Not quiet: that it is ready is known from what it says.
     with running(
         "dnsmasq",
@@ -94,12 +105,24 @@ def dnsmasq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         "--conf-file=/dev/null",
         "--no-resolv",
         "--no-hosts",
-        "--user=root",
         f"--port={port}",
         f"--listen-address={HERE}",
         "--bind-interfaces",
         "--pid-file",
         "--local=/test/",
+        *(["--user=root"] if os.geteuid() == 0 else []),
+        *records,
+        errors=True,
+    ) as peer:
+        peer.wait_for("started")
+        yield port
+
+
+@pytest.fixture(scope="module")
+def dnsmasq() -> Iterator[int]:
+    """The port of a dnsmasq that knows some names."""
+    with serving(
+        free_port(),
         "--host-record=both.test,192.0.2.1,2001:db8::1",
         "--host-record=four.test,192.0.2.4",
         "--host-record=six.test,2001:db8::6",
@@ -109,9 +132,7 @@ def dnsmasq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         "--srv-host=_chat._tcp.test,chat2.test,5222,20,1",
         "--srv-host=_chat._tcp.test,chat1.test,5223,10,1",
         "--srv-host=_none._tcp.test",
-        errors=True,
-    ) as peer:
-        peer.wait_for("started")
+    ) as port:
         yield port
 
 
@@ -273,6 +294,68 @@ def test_what_is_cut_short_is_asked_for_over_tcp(bad: Bad) -> None:
     assert ask(bad.resolver(), "cut.test") == ["192.0.2.1"]
     assert [row[0] for row in bad.questions("cut.test")] == ["udp", "tcp"]
     assert "closed the connection" in str(failure(bad.resolver(), "shut.test"))
+
+
+def test_a_server_that_stops_in_the_middle(bad: Bad) -> None:
+    with Stopwatch() as took:
+        error = failure(bad.resolver(timeout=0.2), "stall.test")
+    assert 0.2 <= took.seconds < 5
+    assert error.code == socket.EAI_AGAIN
+    asking = gevent.spawn(ask, bad.resolver(timeout=30, cache_size=0), "stall.test")
+    while len(bad.questions("stall.test")) < 4:
+        gevent.sleep(0.01)
+    asking.kill()
+    gevent.sleep(0)
+    assert live_greenlets() == []
+
+
+@pytest.mark.rfc("SR-03")
+def test_records_without_end_are_not_even_parsed() -> None:
+    import dns.message
+    import dns.rdata
+    import dns.rrset
+
+    query = dns.message.make_query("a.test", "A")
+    response = dns.message.make_response(query)
+    many = [dns.rdata.from_text("IN", "A", f"10.0.{n >> 8}.{n & 255}") for n in range(1000)]
+    for section in (response.answer, response.authority):
+        section.append(dns.rrset.from_rdata_list("a.test.", 60, many))
+    wire = response.to_wire(max_size=65535)
+    parsed = dns.message.from_wire(_bounded(wire), ignore_trailing=True)
+    assert [len(parsed.answer[0]), len(parsed.authority)] == [MAX_RECORDS, 0]
+    small = query.to_wire()
+    assert _bounded(small) == small
+    assert _bounded(b"short") == b"short"
+
+
+@pytest.mark.rfc("SR-03")
+@given(st.data())
+def test_no_message_is_a_crash(data: st.DataObject) -> None:
+    """Whatever follows the right id: an answer, somebody else's, or garbage, and then said so."""
+    import dns.message
+    import dns.rrset
+
+    query = dns.message.make_query("a.test", "HTTPS", use_edns=0)
+    response = dns.message.make_response(query)
+    response.answer += [
+        dns.rrset.from_text("a.test.", 9, "IN", "CNAME", "b.test."),
+        dns.rrset.from_text("b.test.", 9, "IN", "HTTPS", '1 . alpn="h2" ipv4hint="192.0.2.1"'),
+    ]
+    wire = bytearray(response.to_wire())
+    for at, octet in data.draw(
+        st.lists(st.tuples(st.integers(2, len(wire) - 1), st.integers(0, 255)), max_size=6)
+    ):
+        wire[at] = octet
+    end = data.draw(st.one_of(st.just(len(wire)), st.integers(0, len(wire))))
+    exchange = _Exchange(get_runner(), dns, query, (HERE, 53), None)
+    try:
+        found = exchange._accepted(bytes(wire[:end]))
+        if found is not None:
+            chain = found.resolve_chaining()
+            records = [_svcb_record(record) for record in chain.answer or ()]
+            assert all(record.target for record in records)
+    except (_ServerError, dns.exception.DNSException):
+        pass
 
 
 @pytest.mark.rfc("CT-12", "SR-03")
@@ -511,6 +594,58 @@ def test_the_deadline_of_the_connection_counts(bad: Bad) -> None:
         (news,) = Heard(named("silent.test"), resolver=bad.resolver(timeout=30), limit=0.2).all()
     assert took.seconds < 5
     assert getattr(news.error, "errno", None) == errno.ETIMEDOUT
+
+
+@pytest.mark.leaves_things
+def test_a_hub_that_is_destroyed_takes_the_questions_along(bad: Bad) -> None:
+    resolver = bad.resolver(timeout=30)
+    before = set(descriptors())
+
+    def run() -> None:
+        gevent.spawn(ask, resolver, "silent.hub.test")
+        gevent.sleep(0.05)
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while thread.is_alive():
+        gevent.sleep(0.01)
+    with gevent.Timeout(10):
+        while set(descriptors()) - before:
+            gc.collect()
+            gevent.sleep(0.05)
+    assert len(bad.questions("silent.hub.test")) == 1
+
+
+# -- A Connection --
+
+
+@pytest.mark.rfc("CT-07", "CG-06", "E-10")
+def test_a_connection_to_a_service() -> None:
+    """The whole way: SRV records, a target that refuses, a target that answers."""
+    listening = Preconnection(LocalEndpoint().with_ip_address(HERE).with_port(0))
+    with listening.listen() as listener:
+        port = listener.local_endpoints[0].port
+        assert port is not None
+        records = (
+            f"--srv-host=_talk._tcp.test,dead.test,{free_port()},1",
+            f"--srv-host=_talk._tcp.test,live.test,{port},2",
+            f"--host-record=dead.test,live.test,{HERE}",
+        )
+        with serving(free_port(), *records) as at:
+            set_default_resolver(DnsResolver([(HERE, at)]))
+            try:
+                connection = Preconnection(remote_endpoint=named("test", "talk")).initiate(
+                    timeout=9
+                )
+            finally:
+                set_default_resolver(None)
+            server = listener.accept(timeout=9)
+        remote = connection.remote_endpoint
+        assert remote is not None
+        assert (remote.ip_address, remote.port, remote.hostname) == (HERE, port, "test")
+        connection.abort()
+        server.abort()
 
 
 # -- What it is made with --

@@ -13,20 +13,21 @@ question is asked again over TCP.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random as random_module
 import secrets
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from ..errors import ResolutionError, Timeout, TransportError
-from ..hub import check_timeout, now, open_socket, time_limit
+from ..hub import Runner, check_timeout, get_runner, now, open_socket, time_limit
 from ..transports.options import bind_to_interface
 from .answers import MAX_ADDRESSES, MAX_TARGETS, Target
 from .dnscache import AnswerCache
@@ -333,10 +334,13 @@ class DnsResolver(Resolver):
         """The response of the first server that has one.  A switchpoint.  Raises ResolutionError
         after each was asked as often as allowed."""
         failures: list[Exception] = []
+        runner = get_runner()  # the same for all: what was begun on a hub ends with it
         for _ in range(self._attempts):
             for server in configuration.servers:
                 try:
-                    return self._ask_server(server, name, kind, configuration.timeout, interface)
+                    return self._ask_server(
+                        runner, server, name, kind, configuration.timeout, interface
+                    )
                 except Timeout:
                     shown = f"{server[0]} port {server[1]}"
                     failures.append(TransportError(f"no answer from {shown}", errno.ETIMEDOUT))
@@ -348,7 +352,13 @@ class DnsResolver(Resolver):
         )
 
     def _ask_server(
-        self, server: Any, name: Any, kind: str, timeout: float, interface: str | None
+        self,
+        runner: Runner,
+        server: Any,
+        name: Any,
+        kind: str,
+        timeout: float,
+        interface: str | None,
     ) -> Any:
         dns = self._dns
         edns: int | bool = 0
@@ -360,7 +370,7 @@ class DnsResolver(Resolver):
                 payload=EDNS_SIZE if edns is not False else None,
                 id=secrets.randbelow(1 << 16),
             )
-            exchange = _Exchange(dns, query, server, interface)
+            exchange = _Exchange(runner, dns, query, server, interface)
             with time_limit(timeout):
                 response = exchange.over_udp()
             if response is None or response.flags & dns.flags.TC:
@@ -448,10 +458,23 @@ class _Configuration:
         return all(_is_loopback(server) for server in self.servers)
 
 
+class _Owner:
+    """Closes a socket when its hub goes."""
+
+    def __init__(self, link: Any) -> None:
+        self._link = link
+
+    def hub_lost(self, error: BaseException) -> None:
+        self._link.close()
+
+
 class _Exchange:
     """One query to one server, and its answer."""
 
-    def __init__(self, dns: Any, query: Any, server: Any, interface: str | None) -> None:
+    def __init__(
+        self, runner: Runner, dns: Any, query: Any, server: Any, interface: str | None
+    ) -> None:
+        self._runner = runner
         self._dns = dns
         self._query = query
         self._wire: bytes = query.to_wire()
@@ -481,16 +504,19 @@ class _Exchange:
             raise _ServerError(f"{self._server[0]} answered another question")
         return response
 
-    def _open(self, kind: int) -> Any:
-        link = open_socket(socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET, kind)
-        try:
+    @contextlib.contextmanager
+    def _open(self, kind: int) -> Iterator[Any]:
+        family = socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET
+        with open_socket(family, kind) as link:
             # A server on this machine cannot be reached through another interface.
             if self._interface is not None and not _is_loopback(self._server):
                 bind_to_interface(link, self._interface)
-        except BaseException:
-            link.close()
-            raise
-        return link
+            owner = _Owner(link)
+            self._runner.adopt(owner)
+            try:
+                yield link
+            finally:
+                self._runner.release(owner)
 
     def _accepted(self, wire: bytes) -> Any:
         """The message in *wire*; None if it is not an answer to this query.  Raises _ServerError
