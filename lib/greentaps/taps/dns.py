@@ -20,6 +20,7 @@ import random as random_module
 import secrets
 import socket
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -30,6 +31,7 @@ from ..errors import ResolutionError, Timeout, TransportError
 from ..hub import Runner, check_timeout, get_runner, now, open_socket, time_limit
 from ..transports.options import bind_to_interface
 from .answers import MAX_ADDRESSES, MAX_TARGETS, Target
+from .caches import register_cache
 from .dnscache import AnswerCache
 from .resolver import LOOPBACK, Resolver, Sharing, both, is_loopback_name, not_available
 from .services import Random, SrvRecord, SvcbRecord, alias_of, srv_targets, svcb_targets
@@ -119,7 +121,9 @@ class DnsResolver(Resolver):
         self._random: Random = random or random_module.SystemRandom()
         self._cache = AnswerCache(cache_size)
         self._lock = threading.Lock()  # never held over a switch
-        self._sharing = Sharing()
+        self._sharing = Sharing(LINGER if cache_size else 0.0)
+        _all.add(self)
+        register_cache(_flush_all)
         self._configuration: _Configuration | None = None
         self._fixed = False
         if nameservers is not None:
@@ -130,7 +134,7 @@ class DnsResolver(Resolver):
             self._configuration = self._configured(servers, (), 1, 2.0, None)
 
     def flush(self) -> None:
-        """Forget all answers."""
+        """Forget all answers.  `flush_caches` does it for every resolver."""
         with self._lock:
             self._cache.flush()
 
@@ -443,6 +447,14 @@ class DnsResolver(Resolver):
             timeout if self._timeout is None else self._timeout,
             changed,
         )
+
+
+_all: weakref.WeakSet[DnsResolver] = weakref.WeakSet()
+
+
+def _flush_all() -> None:
+    for resolver in list(_all):
+        resolver.flush()
 
 
 @dataclass(frozen=True, slots=True)
