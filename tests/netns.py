@@ -39,6 +39,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+import gevent
 import pytest
 
 __all__ = ["Blackhole", "Host", "Networks", "Task", "networks"]
@@ -47,6 +48,8 @@ _MARK = "gtaps"
 _CLONE_NEWNET = 0x40000000
 _numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)
+# What iproute2 puts in the place of files of /etc for programs in a namespace.
+_SETTINGS = Path("/etc/netns")
 _TIMEOUT = 60.0  # seconds for anything that runs on a host
 
 
@@ -210,6 +213,13 @@ class Host:
             f'iifname "{outside}" drop; }}\n}}'
         )
 
+    def names(self, **addresses: list[str]) -> None:
+        """What names mean to programs that run here: ``host.names(server=["192.0.2.1"])``."""
+        lines = [f"{one} {name}" for name, those in addresses.items() for one in those]
+        folder = _SETTINGS / self.namespace
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+
     def blackhole(self, *addresses: str) -> Blackhole:
         """Answer nothing that comes for these addresses of ours, and count who knocks."""
         made = Blackhole(self, f"hole{next(_numbers)}")
@@ -286,6 +296,7 @@ class Host:
             _end(process)
         for file in self._files:
             file.close()
+        shutil.rmtree(_SETTINGS / self.namespace, ignore_errors=True)
 
 
 class Task:
@@ -401,8 +412,9 @@ def say(what: Any) -> None:
 
 
 def heard() -> str:
-    """The next line that the test tells by `Task.tell`; waits for it, and stops all greenlets."""
-    return sys.stdin.readline().rstrip("\n")
+    """The next line that the test tells by `Task.tell`.  Other greenlets go on meanwhile."""
+    line: str = gevent.get_hub().threadpool.apply(sys.stdin.readline)
+    return line.rstrip("\n")
 
 
 # -- Below --
@@ -444,6 +456,7 @@ def _remove_strays() -> None:
             pid = rest.partition("-")[0]
             if mark == _MARK and not os.path.exists(f"/proc/{pid}"):
                 subprocess.run(["ip", "netns", "del", name], check=False, timeout=20)
+                shutil.rmtree(_SETTINGS / name, ignore_errors=True)
 
 
 def _enter(namespace: str) -> None:
