@@ -15,6 +15,7 @@ import pytest
 import pyuv
 from greentaps.certificates import CertificateAuthority
 from greentaps.hub import Runner, get_runner, now
+from greentaps.taps.history import default_history
 from greentaps.taps.paths import forget_survey
 
 # How long a test's handles and greenlets may take to be gone after its end, in seconds.  A failed
@@ -99,6 +100,7 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     runner = get_runner()
     _warm_up(runner)
     forget_survey()  # with the descriptor on which it hears of changes
+    default_history().flush()
     _spawned.clear()
     owned = runner.owners
     before = descriptors()

@@ -394,14 +394,32 @@ def test_a_new_address_is_listened_on(world: Networks, here: Host, interface: st
             listener.accept(timeout=10).abort()
 
 
-def test_a_listener_keeps_its_sockets_while_a_link_is_down(world: Networks, here: Host) -> None:
-    with listening(interface="west") as listener:
+@pytest.mark.rfc("PX-03")
+@pytest.mark.parametrize("wishes", [[], [("require", InterfaceType.WIRED)]])
+def test_a_listener_keeps_its_sockets_while_a_link_is_down(
+    world: Networks, here: Host, wishes: list[tuple[str, Any]]
+) -> None:
+    with listening(*wishes, interface=None if wishes else "west") as listener:
+        before = at(listener)
         here.ip("link set west down")
         gevent.sleep(2 * watching.SETTLING)
-        assert at(listener) == 2
+        assert at(listener) == before
         here.ip("link set west up")
         assert knock(named(world, "west"), "192.0.1.1") == "connected"
         listener.accept(timeout=10).abort()
+
+
+def test_other_endpoints_of_the_same_listener_stay(world: Networks, here: Host) -> None:
+    """One Local Endpoint is on an interface, and one on all."""
+    ends = [
+        LocalEndpoint().with_port(PORT).with_interface("west"),
+        LocalEndpoint().with_port(PORT + 1),
+    ]
+    with Preconnection(ends).listen() as listener:
+        assert at(listener) == 4
+        here.ip("link del west")
+        until(lambda: at(listener) == 2)
+        assert {end.port for end in listener.local_endpoints} == {PORT + 1}
 
 
 def test_a_place_that_cannot_be_had(
@@ -416,9 +434,10 @@ def test_a_place_that_cannot_be_had(
             taken.bind(("0.0.0.0", PORT))
             taken.listen()
             with caplog.at_level(logging.WARNING, "greentaps.listener"):
+                here.ip("link set south up", "link set other up")
                 until(lambda: at(listener) == 7)  # "other" in two families, "south" in one
             assert "cannot listen on south" in caplog.text
-        here.ip("link set south up")
+        here.ip("link set south mtu 1300")
         until(lambda: at(listener) == 8)
 
 

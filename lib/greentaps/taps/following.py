@@ -60,6 +60,15 @@ def place(stack: Stack, address: Any, interface: str | None) -> Place:
     return Place(stack, address[:2], interface, 0 if path is None else path.index)
 
 
+def _is_gone(where: Place) -> bool:
+    """Whether its interface exists no more.  One that is down may come back, and Connections over
+    UDP would end with its socket."""
+    if where.interface is None:
+        return False
+    path = survey().find(where.interface)
+    return path is None or path.index != where.number
+
+
 class Follower:
     """Keeps *sources*, which belongs to *listener*, as *plans* want it."""
 
@@ -93,11 +102,10 @@ class Follower:
             self._working = False
 
     def _bring_up_to_date(self) -> None:
-        wanted = dict(self._wanted())
-        for gone in [each for each in self._sources if each not in wanted]:
+        for gone in [each for each in self._sources if _is_gone(each)]:
             _log.info("no longer listening on %s", gone.interface)
             self._sources.pop(gone).close()
-        for new, plan in wanted.items():
+        for new, plan in dict(self._wanted()).items():
             if new in self._sources or self._listener.stopped:
                 continue
             try:
