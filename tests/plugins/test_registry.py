@@ -87,21 +87,38 @@ def test_every_offer_is_about_a_property_that_there_is(name: str) -> None:
     assert set(find(name).offers.values()) <= {ALWAYS, NEVER, EITHER}
 
 
-@pytest.mark.rfc("FM-01", "FM-02", "FM-03", "FM-04", "FM-06", "FM-07", "FM-08")
+@pytest.mark.rfc(
+    "FM-01",
+    "FM-02",
+    "FM-03",
+    "FM-04",
+    "FM-06",
+    "FM-07",
+    "FM-08",
+    "FM-05",
+    "FM-09",
+    "FM-11",
+    "FM-12",
+)
 def test_the_feature_vectors_of_tcp_and_udp() -> None:
     tcp, udp = (find("tcp"),), (find("udp"),)
     for name, over_tcp, over_udp in (
         ("reliability", True, False),
         ("preserveMsgBoundaries", False, True),
         ("perMsgReliability", False, False),
+        ("zeroRttMsg", False, False),
+        ("keepAlive", True, False),
+        ("softErrorNotify", True, True),
+        ("activeReadBeforeSend", True, False),
         ("preserveOrder", True, False),
         ("multistreaming", False, False),
         ("fullChecksumSend", True, True),
         ("fullChecksumRecv", True, True),
         ("congestionControl", True, False),
     ):
-        assert has(tcp, name) is over_tcp, name
-        assert has(udp, name) is over_udp, name
+        assert (offer(tcp, name) is not NEVER) is over_tcp, name
+        assert (offer(udp, name) is not NEVER) is over_udp, name
+        assert has(tcp, name) is (offer(tcp, name) is ALWAYS)
     assert not duplicates(tcp)
     assert duplicates(udp)
     assert not secured(tcp)

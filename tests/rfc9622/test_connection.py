@@ -108,6 +108,9 @@ def test_the_user_timeout_option() -> None:
         assert properties.get("tcp.userTimeoutValue") == 30
         client.set_property("tcp.userTimeoutValue", 40)
         client.set_property("tcp.userTimeoutEnabled", False)
+        with pytest.raises(PropertyError, match="User Timeout Option"):
+            client.set_property("tcp.userTimeoutEnabled", True)
+        assert properties.get("tcp.userTimeoutEnabled") is False
         assert properties.get("tcp.userTimeoutChangeable") is True
         client.set_property("connTimeout", 5)
         assert properties.get("tcp.userTimeoutChangeable") is False
@@ -313,7 +316,6 @@ def test_a_path_that_goes_and_comes_back() -> None:
 @pytest.mark.rfc(
     "P-24", "SO-05", "CP-01", "CP-02", "CP-03", "CP-04", "CP-05", "CP-06", "SH-15", "MS-18", "SH-17"
 )
-@pytest.mark.rfc("MS-24")
 @pytest.mark.parametrize("profile", list(CapacityProfile))
 def test_the_capacity_profile_is_on_the_packets(profile: CapacityProfile) -> None:
     dscp = {

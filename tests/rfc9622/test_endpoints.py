@@ -356,7 +356,7 @@ def test_a_local_interface_against_the_property(level: str, wish: str, action: s
 # -- The property `interface` --
 
 
-@pytest.mark.rfc("P-11", "BR-06", "TP-06")
+@pytest.mark.rfc("P-11", "BR-06")
 @pytest.mark.parametrize(
     ("wishes", "expected"),
     [

@@ -84,7 +84,7 @@ def test_a_handler_that_fails_is_reported_and_stops_nothing() -> None:
         assert [str(error) for error in errors] == ["in a handler"]
 
 
-@pytest.mark.rfc("T-22", "SH-01", "T-05")
+@pytest.mark.rfc("T-22", "T-05")
 def test_a_program_without_handlers_is_told_nothing_and_lives() -> None:
     with with_plain_peer() as (connection, peer), reported_errors() as errors:
         connection.receive(1, wait=False)

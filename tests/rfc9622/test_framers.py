@@ -104,7 +104,7 @@ def test_one_framer_serves_several_preconnections() -> None:
         assert message.context.get(framer, "type") == 1
 
 
-@pytest.mark.rfc("F-03")
+@pytest.mark.rfc("F-03", "TT-17")
 def test_the_framer_added_last_is_the_first_to_send_and_the_last_to_receive() -> None:
     with with_plain_peer(LengthPrefixFramer(1), DelimiterFramer(b"!")) as (connection, peer):
         connection.send(b"msg")
@@ -382,7 +382,7 @@ def test_a_full_inbox_does_not_keep_a_framer_from_its_peers_last_words() -> None
         closing.get(timeout=WAIT)
 
 
-@pytest.mark.rfc("MF-06", "DN-09")
+@pytest.mark.rfc("MF-06", "DN-09", "TT-18")
 def test_a_framer_that_refuses_a_candidate_leaves_the_others() -> None:
     framer = Greeting(wanted=b"welcome\n")
     with plain_listener() as bad, plain_listener() as good:

@@ -283,7 +283,7 @@ def test_a_send_that_waits_may_begin_before_ready() -> None:
 # -- InitiateWithSend --
 
 
-@pytest.mark.rfc("I-09", "I-10", "AC-05", "TC-05", "SH-21", "MS-05", "UD-05")
+@pytest.mark.rfc("I-09", "I-10", "AC-05", "MS-05", "UD-05")
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 def test_initiate_with_send_is_both_in_one(kind: int) -> None:
     with plain(HERE, kind) as peer:

@@ -175,7 +175,7 @@ def test_defaults_of_the_role() -> None:
 # -- Who is let in --
 
 
-@pytest.mark.rfc("L-01", "RZ-03")
+@pytest.mark.rfc("L-01")
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 def test_a_remote_endpoint_limits_who_comes_in(kind: int) -> None:
     properties = datagrams() if kind == socket.SOCK_DGRAM else None

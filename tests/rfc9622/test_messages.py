@@ -272,7 +272,7 @@ def test_the_properties_of_a_message_are_those_of_its_first_part() -> None:
         connection.abort()
 
 
-@pytest.mark.rfc("P-52", "P-53", "RV-14", "SH-22", "TC-13")
+@pytest.mark.rfc("P-52", "P-53", "RV-14", "TC-13")
 def test_marks_of_a_received_message() -> None:
     with with_plain_peer() as (connection, peer):
         peer.sendall(b"all")

@@ -322,7 +322,7 @@ def test_one_framer_on_several_preconnections() -> None:
             connection.abort()
 
 
-@pytest.mark.rfc("EV-02", "T-22", "SH-01")
+@pytest.mark.rfc("EV-02", "T-22")
 def test_the_handlers_of_a_preconnection_are_those_of_its_connections() -> None:
     heard: list[Any] = []
     preconnection = Preconnection(

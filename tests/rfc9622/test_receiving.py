@@ -106,7 +106,7 @@ def test_without_receive_the_peer_is_held_back() -> None:
 # -- Lengths --
 
 
-@pytest.mark.rfc("RV-05", "RV-09", "EV-13", "MS-26", "DR-02", "RV-07", "SH-19")
+@pytest.mark.rfc("RV-05", "RV-09", "EV-13", "MS-26", "DR-02")
 def test_min_incomplete_length() -> None:
     with with_plain_peer() as (connection, peer):
         waiting = in_greenlet(connection.receive, 10)

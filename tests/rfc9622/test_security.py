@@ -800,7 +800,7 @@ def test_sessions_can_be_turned_off(certificates: Certificates, name: str) -> No
             assert not visit(process, port, security)
 
 
-@pytest.mark.rfc("P-31", "CA-04")
+@pytest.mark.rfc("P-31", "CA-04", "A-19", "TT-20")
 @pytest.mark.peer
 def test_isolated_connections_leave_and_take_no_session(certificates: Certificates) -> None:
     security = trusting(certificates)

@@ -82,7 +82,7 @@ def connected(
         server.abort()
 
 
-@pytest.mark.rfc("RV-04", "X-01")
+@pytest.mark.rfc("RV-04")
 @pytest.mark.parametrize("stack", ["tcp", "tls/tcp"])
 @pytest.mark.parametrize("framer", FRAMERS)
 def test_nobody_receives(stack: str, framer: str, certificates: Certificates) -> None:

@@ -180,7 +180,7 @@ def test_a_websocket_says_why_it_closes() -> None:
         assert (1009).to_bytes(2) in read_all(client)
 
 
-@pytest.mark.rfc("MF-05", "TT-18")
+@pytest.mark.rfc("MF-05")
 def test_a_refused_handshake_is_answered_through_the_listener() -> None:
     pytest.importorskip("wsproto")
     framer = WebSocketFramer("server", accept=lambda target, headers: False)

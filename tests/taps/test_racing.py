@@ -113,7 +113,7 @@ def run(
 # -- One branch --
 
 
-@pytest.mark.rfc("CR-02", "HE-03", "HE-10", "CR-05")
+@pytest.mark.rfc("CR-02", "HE-03", "HE-10")
 def test_a_hundred_seconds_in_no_time() -> None:
     """Four hundred dead addresses, and the last one answers."""
     begun = process_time()

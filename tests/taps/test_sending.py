@@ -96,7 +96,7 @@ def test_what_the_kernel_takes_is_sent_at_once(host: Host) -> None:
     assert host.dry == 2
 
 
-@pytest.mark.rfc("SN-02", "PR-01", "P-42")
+@pytest.mark.rfc("SN-02", "P-42")
 def test_what_waits_leaves_by_priority_and_is_sent_when_it_is_taken(host: Host) -> None:
     host.takes = False
     for data, priority in ((b"first", 100), (b"low", 200), (b"high", 0), (b"same", 0)):

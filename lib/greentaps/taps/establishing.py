@@ -453,7 +453,10 @@ def failure_of(
 
 
 def failure_reason(errors: Sequence[BaseException]) -> Reason:
-    """What several failed attempts amount to: that the system forbids it, if it forbids all."""
+    """What several failed attempts amount to: that the system forbids it, if it forbids all; that
+    time ran out, if it did for all."""
     if errors and all(isinstance(error, PermissionError) for error in errors):
         return Reason.POLICY_PROHIBITED
+    if errors and all(isinstance(error, TimeoutError) for error in errors):
+        return Reason.TIMEOUT
     return Reason.ESTABLISHMENT_FAILED
