@@ -173,4 +173,5 @@ _CHANGES: dict[str, Callable[[Any, Any], None]] = {
     "keepAliveTimeout": _change_keep_alive,
     "connCapacityProfile": options.set_capacity,
     "tcp.userTimeoutEnabled": _refuse_user_timeout,
+    "_greentaps.unsentLimit": options.limit_unsent,
 }

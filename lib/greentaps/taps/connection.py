@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from math import inf
 from typing import Any, overload
@@ -83,6 +83,7 @@ from .properties import (
     resolve_message,
 )
 from .rates import RateLimit
+from .scheduling import PATIENCE, UNSENT_LIMIT, ConnectionGroup, Turns
 from .sending import Sending, Throttle
 from .setup import SPECIAL_MESSAGES, Setup, plain
 from .states import TRANSITIONS
@@ -247,7 +248,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._rendezvous: Any = None  # while one is under way
         self._transport: Any = None
         self._framers: Any = None
-        self._group: list[Connection] | None = None  # made by the first clone
+        self._group: ConnectionGroup | None = None  # made by the first clone
         self._live: ConnectionProperties | None = None  # made when somebody asks
         # Sending
         self._fast = False
@@ -395,6 +396,8 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._events is not None:
             self._watch_path()
         self._set_fast()
+        if self._group is not None:
+            self._review_turns(self._group)
         if self._sending is not None:
             self._sending.pump()
         if self._stopping:
@@ -464,6 +467,7 @@ class Connection(ConnectionHandlers, FramerHost):
             and self._throttle is None
             and self._collected is None
             and self._part_context is None
+            and (self._group is None or self._group.turns is None)
             and not self._special_defaults()
         )
 
@@ -594,6 +598,8 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._sending is None:
             self._sending = Sending(self, self._runner)
         self._fast = False
+        if self._group is not None and self._group.turns is not None:
+            self._group.turns.queued(self, now())
         self._sending.submit(item)
 
     def _wait_sent(self, parked: Parked[None], item: Outgoing, timeout: float | None) -> None:
@@ -602,7 +608,8 @@ class Connection(ConnectionHandlers, FramerHost):
         except BaseException:
             if self._sending is not None and self._sending.withdraw(item):
                 self._was_not_sent(item)
-                self._set_fast()
+                if self._sending.idle:
+                    self.ran_dry()  # a close may have waited for it
             raise
 
     def _outgoing(self, data: Any, context: MessageContext, end: bool, send: _Send) -> Outgoing:
@@ -714,6 +721,7 @@ class Connection(ConnectionHandlers, FramerHost):
             and not self._lost
             and not self._closed_by_us
             and not self._transport.is_closing()
+            and (self._group is None or self._group.turns is None or self._has_the_turn())
         )
 
     def holds_data(self) -> bool:
@@ -741,6 +749,8 @@ class Connection(ConnectionHandlers, FramerHost):
                 marked(item.data, dscp=send.dscp, dont_fragment=send.dont_fragment)
         if item.final and item.end:
             self._say_final()
+        if self._group is not None and self._group.turns is not None:
+            self._group.turns.sent(self, len(item.data), now())
 
     def _say_final(self) -> None:
         if self._collected is not None:
@@ -781,6 +791,9 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def ran_dry(self) -> None:
         self._set_fast()
+        if self._group is not None and self._group.turns is not None:
+            self._group.turns.done(self)
+            self._pass_the_turn(self._group)
         if self._stopping:
             self._go_on_closing()
 
@@ -1250,6 +1263,9 @@ class Connection(ConnectionHandlers, FramerHost):
                 parked.finish(None)
         if self._sending is not None:
             self._sending.taken()
+        if self._group is not None and self._group.turns is not None:
+            self._group.turns.moved(self, now())
+            self._pass_the_turn(self._group)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._lost = True
@@ -1613,9 +1629,10 @@ class Connection(ConnectionHandlers, FramerHost):
         )
         clone._setup = setup.with_properties(clone._live)
         if self._group is None:
-            self._group = [self]
+            self._group = ConnectionGroup([self])
         clone._group = self._group
         self._group.append(clone)
+        self._review_turns(self._group)
         if wait:
             clone.establish(deadline)
         else:
@@ -1628,18 +1645,80 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def _leave_group(self) -> None:
         if self._group is not None:
-            if self in self._group:
-                self._group.remove(self)
-            self._group = None
+            self._leave_members()
             if self._live is not None:
                 self._live.leave()
+
+    def _leave_members(self) -> None:
+        group, self._group = self._group, None
+        if group is not None and self in group:
+            group.remove(self)
+            if group.turns is not None:
+                group.turns.remove(self)
+            self._review_turns(group)
+
+    def _review_turns(self, group: ConnectionGroup) -> None:
+        """The members or their priorities have changed: whether they have to take turns."""
+        priorities = [one.get_properties().get("connPriority") for one in group]
+        chosen = bool(group) and group[0].get_properties().is_set("connScheduler")
+        if len(group) > 1 and (len(set(priorities)) > 1 or chosen):
+            scheduler = group[0].get_properties().get("connScheduler")
+            changed = group.turns is None or group.turns.scheduler is not scheduler
+            turns = group.turns = Turns(scheduler) if changed else group.turns
+            assert turns is not None
+            for member, priority in zip(group, priorities, strict=True):
+                turns.set_priority(member, priority)
+                member.take_turns(turns, begin=changed)
+        elif group.turns is not None:
+            group.turns = None
+            if group.timer is not None:
+                group.timer.close()
+                group.timer = None
+        self._pass_the_turn(group)
+
+    def _review_soon(self) -> None:
+        if self._group is not None:
+            self._review_turns(self._group)
+
+    def take_turns(self, turns: Turns, *, begin: bool) -> None:
+        """For another member of the group: what is sent here from now on may have to wait."""
+        self._fast = False
+        if begin and self._sending is not None:
+            for _ in range(len(self._sending)):
+                turns.queued(self, now())
+        if self._established is not None and not self._lost:
+            for plugin in self._established.candidate.stack:
+                with suppress(OSError):
+                    plugin.apply(self._transport, "_greentaps.unsentLimit", UNSENT_LIMIT)
+
+    def _has_the_turn(self) -> bool:
+        group = self._group
+        assert group is not None
+        assert group.turns is not None
+        if group.turns.may_send(self, now()):
+            return True
+        if group.timer is None:
+            group.timer = self._runner.call_later(PATIENCE, self._turn_again, group)
+        return False
+
+    def _turn_again(self, group: ConnectionGroup) -> None:
+        group.timer = None
+        self._pass_the_turn(group)
+
+    def _pass_the_turn(self, group: ConnectionGroup) -> None:
+        for member in list(group):
+            member.go_on_sending()
+
+    def go_on_sending(self) -> None:
+        """For another member of the group: perhaps it is our turn now."""
+        if self._sending is not None and len(self._sending):
+            self._sending.pump()
+        self._set_fast()
 
     def _split_off(self, error: BaseException) -> None:
         """A change that another member has made could not be followed here (RFC 9622 section
         7.4): no member any more."""
-        if self._group is not None and self in self._group:
-            self._group.remove(self)
-        self._group = None
+        self._leave_members()
         made = CloneError(f"the Connection has left its group: {error}", Reason.NOT_CLONEABLE)
         made.__cause__ = error
         monitoring.happened(self, "CloneError", made)
@@ -1692,6 +1771,8 @@ class Connection(ConnectionHandlers, FramerHost):
         PropertyError, which has the RFC's ErrorCode; it never ends the Connection.
         """
         self.get_properties().set(name, value)
+        if self._group is not None:
+            self._review_turns(self._group)
         self._set_fast()
 
     def _tell_live(self) -> None:
@@ -1766,6 +1847,8 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def _apply_property(self, name: str, value: Any, old: Any) -> None:
         """A Connection Property has a new value: refuse it by raising."""
+        if name in ("connPriority", "connScheduler") and self._group is not None:
+            self._runner.call_soon(self._review_soon)
         if self._established is None or self._lost or self._state is CLOSED:
             return
         changes = [(name, value)]

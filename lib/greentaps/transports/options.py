@@ -25,6 +25,7 @@ __all__ = [
     "Measure",
     "bind_to_interface",
     "is_temporary",
+    "limit_unsent",
     "measure",
     "mtu",
     "prefer_temporary_address",
@@ -42,6 +43,7 @@ _IP_MTU, _IPV6_MTU = 14, 24
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _PMTUDISC_WANT, _PMTUDISC_DO = 1, 2
 _SO_BINDTODEVICE = 25
+_TCP_NOTSENT_LOWAT = 25
 _IPV6_ADDR_PREFERENCES, _PREFER_TEMPORARY, _PREFER_PUBLIC = 72, 1, 2
 _IFA_F_TEMPORARY = 1
 _INT_MAX = 2**31 - 1
@@ -95,6 +97,13 @@ def set_keep_alive(handle: Any, on: bool, seconds: float | None = None) -> None:
             whole = round(min(max(seconds, 1), 32767))
             here.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, whole)
             here.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, whole)
+
+
+def limit_unsent(handle: Any, size: int) -> None:
+    """Let the kernel take data of a TCP connection only while fewer than *size* bytes wait there
+    to be sent the first time.  Raises OSError."""
+    with socket_of(handle) as here:
+        here.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
 
 
 def set_dont_fragment(handle: Any, on: bool) -> None:
