@@ -52,6 +52,7 @@ __all__ = [
     "Deadline",
     "Owner",
     "Parked",
+    "ParkedAgain",
     "Runner",
     "current_greenlet",
     "get_loop",
@@ -582,6 +583,41 @@ class Parked(Generic[T]):
 
     def _expire(self) -> None:
         self.fail(Timeout("timed out"))
+
+
+class ParkedAgain(Parked[T]):
+    """A `Parked` that is new again when `wait` has returned: for whoever waits once for each
+    piece of data.  After `wait` has raised it is done for, like any other."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> T:
+        """As `Parked.wait`."""
+        if not self.done:
+            runner = self._runner
+            hub = runner.hub
+            current = getcurrent()
+            if current is hub or runner.closed or _get_ident() != runner._thread:
+                raise _cannot_park(runner)
+            self.greenlet = current
+            timer = None if timeout is None else runner.call_later(timeout, self._expire)
+            try:
+                if _switch(hub) is not self:
+                    raise InvalidSwitchError("a parked greenlet was switched to by a stranger")
+            except BaseException:
+                self._waited = True
+                raise
+            finally:
+                self.greenlet = None
+                if timer is not None:
+                    timer.close()
+        if self._error is not None:
+            self._waited = True
+            raise self._error
+        result: Any = self.result
+        self.result = None
+        self.done = False
+        return result  # type: ignore[no-any-return]
 
 
 # -- Switchpoints --

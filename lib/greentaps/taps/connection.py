@@ -41,6 +41,7 @@ from ..framers import Framer, FramerHost, FramingError, MessageTooLongError
 from ..hub import (
     Deadline,
     Parked,
+    ParkedAgain,
     Runner,
     check_timeout,
     current_greenlet,
@@ -59,7 +60,7 @@ from .establishing import GOODBYE_TIMEOUT, Established
 from .events import ConnectionHandlers, Events
 from .explaining import Explanation
 from .inbox import Inbox
-from .message import Message, MessageContext, fresh_context
+from .message import Message, MessageContext, Piece, fresh_context
 from .outbox import Outgoing
 from .properties import (
     CLOSED,
@@ -109,7 +110,7 @@ SentHandler = Callable[[Any, Any], Any]
 ReceiveHandler = Callable[[Any, Any, Any, Any, Any], Any]
 
 
-class _Request(Parked[Message]):
+class _Request(ParkedAgain[Message]):
     """A greenlet in `receive`, and what it asked for.
 
     `number` is its place among those that wait together.
@@ -194,6 +195,7 @@ class Connection(ConnectionHandlers, FramerHost):
         "_closed_by_us",
         "_closers",
         "_collected",
+        "_deaf",
         "_end_due",
         "_ending",
         "_ends",
@@ -272,6 +274,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._receive_limit: RateLimit | None = None
         self._receive_timer: Any = None
         self._may_receive = direction is not UNIDIRECTIONAL_SEND
+        self._deaf = not self._may_receive  # nothing will come that is not here
         # Of the Message that is arriving in pieces.  Without a framer, all that is received is
         # one (RFC 9622 section 9.3.2.2).
         self._stream_context: MessageContext | None = None
@@ -457,6 +460,8 @@ class Connection(ConnectionHandlers, FramerHost):
     def _to(self, state: ConnectionState) -> None:
         assert (self._state, state) in TRANSITIONS, (self._state, state)
         self._state = state
+        if state is not ESTABLISHED:
+            self._deaf = True
 
     def _set_fast(self) -> None:
         self._fast = (
@@ -521,17 +526,18 @@ class Connection(ConnectionHandlers, FramerHost):
             try:
                 framers = self._framers
                 if framers is None:
-                    self._transport.write(data)
+                    failed = self._transport.write(data)
                 else:
                     if type(data) is not bytes:
                         data = as_bytes(data)
                     framers.send(data, None, True)
+                    failed = self._transport.is_closing()
             except (TransportError, ValueError) as error:
                 raise self._send_error(error) from error
             if self._blocked:
                 self._wait_taken(timeout)
-            elif self._transport.is_closing():
-                # The write has failed, or met the end; connection_lost knows the reason.
+            elif failed:
+                # connection_lost knows the reason.
                 self._transport.wait_closed()
                 raise self._send_refusal()
             return None
@@ -930,9 +936,8 @@ class Connection(ConnectionHandlers, FramerHost):
                 if self._lost and not self._inbox:
                     self._terminate()
                 return message
-        if self._state is not ESTABLISHED or self._eof or self._stopping or not self._may_receive:
-            if self._cannot_receive():
-                raise self._receive_error()
+        if self._deaf:
+            raise self._receive_error()
         if timeout is not None:
             check_timeout(timeout)
         request = self._spare
@@ -952,19 +957,8 @@ class Connection(ConnectionHandlers, FramerHost):
         except BaseException:
             self._withdraw(request)
             raise
-        # Nobody else holds it any more: the next receive may have it, as if it were new.
-        request._waited = request.done = False
-        request.result = None
-        self._spare = request
+        self._spare = request  # nobody else holds it any more
         return message
-
-    def _cannot_receive(self) -> bool:
-        return (
-            self._eof
-            or self._stopping
-            or not self._may_receive
-            or self._state not in (ESTABLISHED, ESTABLISHING)
-        )
 
     def _receive_watched(self, handler: ReceiveHandler | None, minimum: int, maximum: int) -> None:
         _check_handler(handler)
@@ -977,7 +971,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if not self._stopping:
             self._serve()
         if not request.done:
-            if self._cannot_receive():
+            if self._deaf:
                 self._requests.remove(request)
                 request.fail(self._receive_error())
             elif self._paused and self._state is ESTABLISHED:
@@ -1081,10 +1075,8 @@ class Connection(ConnectionHandlers, FramerHost):
                 if first.minimum <= size and size <= first.maximum:
                     self._piecewise = True
                     del requests[0]
-                    message = _new_message(Message)
+                    message = _new_message(Piece)
                     message.data = data
-                    message.end_of_message = False
-                    message.partial = True
                     message._context = context
                     message._connection = self
                     if first.finish(message):
@@ -1136,7 +1128,7 @@ class Connection(ConnectionHandlers, FramerHost):
             return default
 
     def framers_ended(self) -> None:
-        self._eof = True
+        self._eof = self._deaf = True
         self._fail_requests()
 
     def framers_passthrough(self) -> None:
@@ -1233,7 +1225,7 @@ class Connection(ConnectionHandlers, FramerHost):
     def eof_received(self) -> bool:
         if self._framers is not None and self._framers.paused:
             return self._framers.eof()  # type: ignore[no-any-return]  # told by framers_ended()
-        self._eof = True
+        self._eof = self._deaf = True
         if self._framers is not None:
             self._framers.eof()  # reports a Message that was cut
             if self._ending is not None:
@@ -1269,7 +1261,7 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._lost = True
-        self._eof = True
+        self._eof = self._deaf = True
         self._fast = False
         if exc is not None and self._ending is None:
             self._ending = exc
@@ -1406,7 +1398,7 @@ class Connection(ConnectionHandlers, FramerHost):
             return
         failed_before = self._ending is not None
         if not self._stopping:
-            self._stopping = True
+            self._stopping = self._deaf = True
             self._fast = False
             self._fail_requests()
             self._go_on_closing()

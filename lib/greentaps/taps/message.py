@@ -12,7 +12,7 @@ from typing import Any
 from .endpoint import LocalEndpoint, RemoteEndpoint
 from .properties import check_message_property, find_property
 
-__all__ = ["Message", "MessageContext", "MessageDataObject"]
+__all__ = ["Message", "MessageContext", "MessageDataObject", "Piece"]
 
 Ends = Callable[[], tuple[Any, Any]]
 
@@ -169,3 +169,12 @@ class Message:
 
 
 MessageDataObject = Message  # its name in older systems
+
+
+class Piece(Message):
+    """A `Message` that is a piece of one which goes on: of a stream, what is received most."""
+
+    __slots__ = ()
+
+    end_of_message = False
+    partial = True

@@ -381,14 +381,14 @@ class StreamTransport(BaseTransport):
 
     __slots__ = ()
 
-    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> None:
+    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> bool | None:
         """Write *data* to the transport.
 
         What the layer below does not take at once is kept; a mutable buffer may be changed
         afterwards.  *handle*, a pyuv handle, is sent along on a Pipe made for it (``ipc=True``),
         for which *data* must not be empty.  Raises TypeError for other types, TransportError if
         the transport cannot be written to.  A failure of the write itself ends the transport
-        and reaches ``connection_lost``.
+        and reaches ``connection_lost``; then this returns True, and else None.
         """
         raise NotImplementedError
 

@@ -173,24 +173,25 @@ class MemoryTransport(StreamTransport):
     def get_write_buffer_size(self) -> int:
         return max(self._buffered - self.capacity, 0)
 
-    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> None:
+    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> bool | None:
         data = as_bytes(data)
         if self._state is not OPEN or self._eof_queued:
             self._refuse("write_eof() has closed the sending direction")
         if handle is not None:
             self._check_passing(data, handle)
         if not data:
-            return
+            return None
         if self._other._state is CLOSED:
             error = TransportError.from_errno(errno.EPIPE, "write", self._peer)
             self._runner.call_soon(self.abort, error)
-            return
+            return True
         for start in range(0, len(data), _CHUNK):
             self._buffer.append(bytes(data[start : start + _CHUNK]))
         self._buffered += len(data)
         self._schedule()
         if not self._writing_paused and self.get_write_buffer_size() > self._high:
             self._pause_writing()
+        return None
 
     def can_write_eof(self) -> bool:
         return self._state is OPEN and not self._eof_queued

@@ -653,30 +653,34 @@ class SslTransport(StreamTransport):
         # Below, whatever rises over our low mark must be told when it is back.
         self._lower.set_write_buffer_limits(self._low, self._low)
 
-    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> None:
+    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> bool | None:
         if type(data) is not bytes:
             data = as_bytes(data)
         if self._state is not OPEN or self._sent_eof:
             self._refuse("write_eof() has closed the sending direction")
         if handle is not None:
             self._check_passing(data, handle)
+        failed = None
         if self._phase is SECURE and not self._backlog and handle is None:
             engine = self._engine
             try:
-                self._lower.write(engine.seal(data))
+                failed = self._lower.write(engine.seal(data))
             except TlsError as error:
                 self._fail(error)
-                return
+                return True
             if engine.short:
                 self._enqueue(data[-engine.short :], None)
         elif self._phase is CLEAR and not self._backlog:
-            self._lower.write(data, handle)
+            failed = self._lower.write(data, handle)
         else:
             self._enqueue(data, handle)
             self._advance()
-        if not self._writing_paused and self._state is OPEN:
-            if self._lower.get_write_buffer_size() + self._backlog_size > self._high:
+            failed = self.is_closing()
+        # Below, no more than our low mark is held as long as it is not paused.
+        if (self._lower._writing_paused or self._backlog_size) and not self._writing_paused:
+            if self._state is OPEN and self.get_write_buffer_size() > self._high:
                 self._pause_writing()
+        return failed or None
 
     def _check_passing(self, data: Any, handle: Any) -> None:
         self._lower._check_passing(data, handle)

@@ -338,32 +338,31 @@ class Transport(StreamTransport):
     def get_write_buffer_size(self) -> int:
         return 0 if self._handle.closed else self._handle.write_queue_size
 
-    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> None:
+    def write(self, data: bytes | bytearray | memoryview, handle: Any = None) -> bool | None:
         if type(data) is not bytes:
             data = as_bytes(data)
         if self._state is not OPEN or not self._writable:
             self._refuse_write()
         if handle is not None:
             self._check_passing(data, handle)
-            self._queue(data, handle)
-            return
+            return self._queue(data, handle)
         if not self._queued:
             try:
                 sent = self._handle.try_write(data)
             except _UVError as error:
                 if error.args[0] != _EAGAIN:
                     self._fail(error.args[0], "write")
-                    return
+                    return True
                 sent = 0
             if sent == len(data):
-                return
+                return None
             if sent:
                 data = memoryview(data)[sent:]
         elif not data:
-            return
-        self._queue(data)
+            return None
+        return self._queue(data)
 
-    def _queue(self, data: bytes | bytearray | memoryview, handle: Any = None) -> None:
+    def _queue(self, data: bytes | bytearray | memoryview, handle: Any = None) -> bool | None:
         if type(data) is not bytes and not (type(data) is memoryview and type(data.obj) is bytes):
             data = bytes(data)
         try:
@@ -373,11 +372,12 @@ class Transport(StreamTransport):
                 self._handle.write(data, self._on_written, handle)
         except _UVError as error:
             self._fail(error.args[0], "write")
-            return
+            return True
         self._queued += 1
         self._runner.kick()
         if not self._writing_paused and self._handle.write_queue_size > self._high:
             self._pause_writing()
+        return None
 
     def _check_passing(self, data: Any, handle: Any) -> None:
         if not isinstance(self._handle, pyuv.Pipe) or not self._handle.ipc:
