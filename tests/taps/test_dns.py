@@ -48,6 +48,7 @@ from taps.resolving import Heard, addresses, named
 pytest.importorskip("dns.message", reason="dnspython is not installed")
 
 HERE = "127.0.0.1"
+SLOW = 0.4  # seconds that the server takes for the AAAA record of slow6
 V6, V4 = socket.AF_INET6, socket.AF_INET
 
 pytestmark = pytest.mark.peer
@@ -397,6 +398,24 @@ def test_names_that_nobody_is_asked_for(bad: Bad) -> None:
         assert bad.questions(f"{name}.test") == []
 
 
+@pytest.mark.rfc("X-05", "CG-07")
+def test_what_name_servers_learn(bad: Bad) -> None:
+    """Nothing of addresses; of names, all of it, in clear text, and which services are wanted."""
+
+    def learnt() -> set[tuple[str, ...]]:
+        return {tuple(line.split()[1:3]) for line in bad.log.read_text().splitlines()} - before
+
+    before: set[tuple[str, ...]] = set()
+    before = learnt()
+    resolver = bad.resolver()
+    for end in (named("192.0.2.7", 443), named("localhost", "https")):
+        Heard(end.with_interface("lo"), resolver=resolver).all()
+    Heard(named("secret.test", 443).with_ip_address("2001:db8::7"), resolver=resolver).all()
+    assert learnt() == set()
+    Heard(named("plain.secret.test", "https"), resolver=resolver).all()
+    assert learnt() == {("plain.secret.test.", kind) for kind in ("HTTPS", "AAAA", "A")}
+
+
 def test_international_names(bad: Bad) -> None:
     failure(bad.resolver(), "bücher.test")
     assert len(bad.questions("xn--bcher-kva.test")) == 1
@@ -581,7 +600,7 @@ def test_threads_share_a_resolver(bad: Bad) -> None:
 
 def test_a_killed_question_leaves_nothing(bad: Bad) -> None:
     """The test's own clean-up looks for sockets and greenlets."""
-    resolver = bad.resolver(timeout=30)
+    resolver = bad.resolver(timeout=30, cache_size=0)
     for name in ("silent.test", "flood.test"):
         asking = gevent.spawn(ask, resolver, name)
         gevent.sleep(0.05)
@@ -595,6 +614,30 @@ def test_a_killed_question_leaves_nothing(bad: Bad) -> None:
     for _ in range(9):  # each ends the one that it waits for
         gevent.sleep(0)
     assert live_greenlets() == []
+
+
+@pytest.mark.rfc("HE-10")
+def test_late_answers_are_for_the_next_connection(bad: Bad) -> None:
+    resolver = bad.resolver()
+    heard = Heard(named("slow6.late.test"), resolver=resolver)
+    assert addresses(heard.next()) == ["192.0.2.1"]
+    heard.resolution.cancel()  # it is connected
+    while live_greenlets():
+        gevent.sleep(0.01)
+    heard = Heard(named("slow6.late.test"), resolver=resolver)
+    assert len(heard.all()[-1].order) == 2
+    assert heard.times[-1] < SLOW
+    assert len(bad.questions("slow6.late.test")) == 2
+
+
+def test_late_answers_have_an_end(bad: Bad) -> None:
+    asking = gevent.spawn(ask, bad.resolver(timeout=30), "silent.late.test")
+    gevent.sleep(0.05)
+    asking.kill()
+    with Stopwatch() as took:
+        while live_greenlets():
+            gevent.sleep(0.01)
+    assert LINGER / 2 < took.seconds < 2 * LINGER + 1
 
 
 @pytest.mark.rfc("I-06")

@@ -552,6 +552,34 @@ def test_a_question_that_nobody_waits_for_is_given_up() -> None:
     assert live_greenlets() == []
 
 
+@pytest.mark.rfc("HE-10")
+def test_a_question_may_be_given_up_later() -> None:
+    sharing = Sharing(0.1)
+    answered: list[int] = []
+
+    def question() -> int:
+        gevent.sleep(0.05)
+        answered.append(1)
+        return 7
+
+    for waited_for in (question, never):
+        waiting = gevent.spawn(sharing.ask, waited_for, waited_for)
+        gevent.sleep(0)
+        waiting.kill()
+        assert len(live_greenlets()) == 1
+        with Stopwatch() as took:
+            while live_greenlets():
+                gevent.sleep(0.005)
+        assert (0.1 if waited_for is never else 0.05) <= took.seconds + 0.02
+        assert took.seconds < 3
+    assert answered == [1]
+    # One who comes in the meantime keeps it alive.
+    first = gevent.spawn(sharing.ask, "k", after(0.2, 8))
+    gevent.sleep(0)
+    first.kill()
+    assert sharing.ask("k", never) == 8
+
+
 def test_a_question_that_somebody_kills_is_no_hang() -> None:
     sharing = Sharing()
     waiting = gevent.spawn(sharing.ask, "k", never)

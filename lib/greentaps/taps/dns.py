@@ -56,6 +56,10 @@ _MAX_SEARCH = 6  # domains, as in the system's resolver
 # answer does not say for how long.
 _MAX_NEGATIVE_TTL, _UNSAID_NEGATIVE_TTL = 900.0, 5.0
 
+# RFC 8305 section 5: for how long an answer that came too late is still waited for, in seconds.
+# The next Connection finds it in the cache.
+LINGER = 1.0
+
 # RFC 6761 section 6.4, RFC 7686: no server is asked for these.
 _NOWHERE = ("invalid", "onion")
 

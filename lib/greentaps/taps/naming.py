@@ -200,11 +200,15 @@ class Resolution:
     # -- What needs no question --
 
     def _begin(self) -> None:
-        host = self._endpoint.ip_address or self._endpoint.hostname or ""
-        if is_loopback_name(host):
+        address, name = self._endpoint.ip_address, self._endpoint.hostname or ""
+        if address is None and is_loopback_name(name):
             self._begin_here()
             return
-        literal = _literal(host)
+        literal: tuple[Any, ...] | ResolutionError | None
+        if address is not None and "%" not in address:
+            literal = (address, 0, 0, 0) if ":" in address else (address, 0)
+        else:
+            literal = _literal(address or name)
         if literal is None and self._kinds:
             self._greenlet = spawn(self._run, self._answers())
             return

@@ -88,7 +88,14 @@ class _Flight(Generic[T]):
     def __init__(self) -> None:
         self.waiting: list[Parked[T]] = []
         self.greenlet: Any = None
+        self.end: Any = None  # the timer, while nobody waits
         self.done = False
+
+    def keep(self) -> None:
+        """Do not give up, if that was to be."""
+        if self.end is not None:
+            self.end.close()
+            self.end = None
 
 
 def _succeed(result: T, parked: Parked[T]) -> bool:
@@ -107,10 +114,12 @@ class Sharing(threading.local):
     """Has equal questions that are asked at the same time share one answer.
 
     The question is asked in a greenlet of its own: that one who waits is killed ends nobody
-    else's wait, and when nobody waits any more the question is given up.
+    else's wait.  When nobody waits any more the question is given up, after *linger* seconds, in
+    which the answer may still come and be kept by whoever keeps answers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, linger: float = 0.0) -> None:
+        self._linger = linger
         # Greenlets belong to a thread, and those of a parent process are not ours.
         self._flights: dict[Hashable, _Flight[Any]] = {}
 
@@ -126,13 +135,21 @@ class Sharing(threading.local):
             flight.greenlet.rawlink(lambda _: self._land(key, flight, _broken_off))
         parked: Parked[T] = Parked(runner)
         flight.waiting.append(parked)
+        flight.keep()
         try:
             return parked.wait()
         finally:
             flight.waiting.remove(parked)
             if not flight.waiting and not flight.done:
-                self._forget(key, flight)
-                flight.greenlet.kill(block=False)
+                if self._linger:
+                    flight.end = runner.call_later(self._linger, self._give_up, key, flight)
+                else:
+                    self._give_up(key, flight)
+
+    def _give_up(self, key: Hashable, flight: _Flight[Any]) -> None:
+        flight.keep()
+        self._forget(key, flight)
+        flight.greenlet.kill(block=False)
 
     def _fly(self, key: Hashable, flight: _Flight[T], question: Callable[[], T]) -> None:
         tell: Callable[[Parked[T]], bool] = _broken_off
@@ -146,6 +163,7 @@ class Sharing(threading.local):
 
     def _land(self, key: Hashable, flight: _Flight[T], tell: Callable[[Parked[T]], bool]) -> None:
         flight.done = True
+        flight.keep()
         self._forget(key, flight)
         for parked in flight.waiting:
             tell(parked)
