@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from math import inf
 from typing import TypeVar
 
@@ -170,8 +170,9 @@ def sort_key(
 
 def _bits(address: str) -> tuple[int, bool]:
     """An address as the number of its IPv6 form, and whether it is an IPv4 address."""
-    found = ip_address(address.partition("%")[0])
-    return (_MAPPED | int(found), True) if found.version == 4 else (int(found), False)
+    if ":" in address:
+        return int(IPv6Address(address.partition("%")[0])), False
+    return _MAPPED | int(IPv4Address(address)), True
 
 
 def scope_of(address: str) -> int:

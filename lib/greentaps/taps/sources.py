@@ -14,6 +14,7 @@ from typing import Any
 
 from ..transports.options import bind_to_interface
 from .ordering import DEFAULT_POLICY, Policy, Source, read_policy
+from .paths import Survey, survey
 
 __all__ = ["SourceFinder", "policy", "source_address"]
 
@@ -48,12 +49,10 @@ class _Facts:
 
 
 class SourceFinder:
-    """The `Source` of each destination.  Reads the system's table of IPv6 addresses at most once,
-    so it is to be used for one name and then forgotten."""
+    """The `Source` of each destination, on an interface if one is named."""
 
     def __init__(self, interface: str | None) -> None:
         self._interface = interface
-        self._table: dict[str, _Facts] | None = None
 
     def find(self, remote: tuple[Any, ...]) -> Source | None:
         """The Source for the socket address *remote*, None if there is no way to it."""
@@ -62,12 +61,22 @@ class SourceFinder:
             return None
         if ":" not in address:
             return Source(address)
-        if self._table is None:
-            self._table = _read_table()
-        facts = self._table.get(socket.inet_pton(socket.AF_INET6, address.partition("%")[0]).hex())
+        facts = _table().get(socket.inet_pton(socket.AF_INET6, address.partition("%")[0]).hex())
         if facts is None:
             return Source(address)
         return Source(address, facts.deprecated, facts.home, facts.tunnel)
+
+
+_known: tuple[Survey | None, dict[str, _Facts]] = (None, {})
+
+
+def _table() -> dict[str, _Facts]:
+    """What the system says of its IPv6 addresses, read again when the network has changed."""
+    global _known
+    now = survey()
+    if now is not _known[0]:
+        _known = (now, _read_table())
+    return _known[1]
 
 
 def _read_table() -> dict[str, _Facts]:
