@@ -30,6 +30,7 @@ from greentaps import (
     RemoteEndpoint,
     SecurityParameters,
     SystemPolicy,
+    Timeout,
     TlsError,
     TransportProperties,
     set_system_policy,
@@ -38,18 +39,21 @@ from greentaps.certificates import CertificateAuthority
 from greentaps.plugins import Attempt, register, unregister
 from greentaps.plugins.tls import Tls
 from greentaps.taps import choosing
+from greentaps.taps import listener as listener_module
 from greentaps.taps.properties import UnknownPropertyError
 from OpenSSL import SSL
 from taps.helpers import (
     Stopwatch,
     in_greenlet,
     local,
+    owned,
     plain_client,
     plain_listener,
     port_of,
     read_all,
     read_exactly,
     remote,
+    until,
 )
 from transports.helpers import Process
 
@@ -284,10 +288,91 @@ def test_opportunistic_with_nobody() -> None:
     assert [str(candidate).split()[0] for candidate, _ in error.attempts] == ["tls/tcp", "tcp"]
 
 
+def opportune(certificates: Certificates) -> SecurityParameters:
+    return SecurityParameters.opportunistic().set("serverCertificate", certificates.server)
+
+
 @pytest.mark.rfc("SP-03")
-def test_opportunistic_is_not_for_listeners(certificates: Certificates) -> None:
-    with pytest.raises(EstablishmentError, match="opportunistic") as caught:
-        listening(SecurityParameters.opportunistic().set("serverCertificate", certificates.server))
+def test_an_opportunistic_listener_has_tls_with_those_who_begin_it(
+    certificates: Certificates,
+) -> None:
+    with listening(opportune(certificates)) as listener:
+        port = port_of(listener)
+        with (
+            connect(port, trusting(certificates)) as client,
+            listener.accept(timeout=10) as server,
+        ):
+            assert (client.stack, server.stack) == ("tls/tcp", "tls/tcp")
+            client.send(b"secret")
+            assert server.receive(1, timeout=10).data == b"secret"
+        with plain_client(port) as peer:
+            peer.sendall(b"G")  # one byte is enough, and is not lost
+            server = listener.accept(timeout=10)
+            assert server.stack == "tcp"
+            peer.sendall(b"ET /")
+            got = b""
+            while len(got) < 5:
+                got += server.receive(1, timeout=10).data
+            assert got == b"GET /"
+            server.abort()
+        with s_client(port, "-tls1_3") as process:
+            server = listener.accept(timeout=10)
+            assert server.stack == "tls/tcp"
+            server.send(b"welcome")
+            process.read_until(b"welcome")
+            server.abort()
+        # With two that are opportunistic there is TLS.
+        with (
+            connect(port, SecurityParameters.opportunistic()) as client,
+            listener.accept(timeout=10) as server,
+        ):
+            assert client.stack == server.stack == "tls/tcp"
+
+
+@pytest.mark.rfc("SP-03", "SR-03")
+def test_silent_clients_of_an_opportunistic_listener(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "OPPORTUNITY", 0.2)
+    with listening(opportune(certificates)) as listener, plain_client(port_of(listener)) as peer:
+        with pytest.raises(Timeout):
+            listener.accept(timeout=0.05)
+        server = listener.accept(timeout=10)
+        assert server.stack == "tcp"
+        server.send(b"you first")
+        assert peer.recv(9) == b"you first"
+        server.abort()
+    # They take the places of handshakes, and the end of the Listener is theirs.
+    monkeypatch.setattr(listener_module, "OPPORTUNITY", 20)
+    before = owned()
+    with listening(opportune(certificates)) as listener:
+        silent = [plain_client(port_of(listener)) for _ in range(3)]
+        until(lambda: len(listener._handshakes) == 3)
+        silent[0].close()  # without a word
+        with contextlib.suppress(EstablishmentError, Timeout):
+            listener.accept(timeout=5).abort()
+        assert len(listener._handshakes) == 2
+    for peer in silent[1:]:
+        with peer, contextlib.suppress(ConnectionError):
+            assert peer.recv(1) == b""
+    until(lambda: owned() <= before)
+
+
+@pytest.mark.rfc("SP-03", "P-18")
+@pytest.mark.parametrize("level", ["require", "prefer"])
+def test_an_opportunistic_listener_cannot_promise_to_speak_first(
+    level: str, certificates: Certificates
+) -> None:
+    wishes = TransportProperties().set("activeReadBeforeSend", level)
+    with pytest.raises(EstablishmentError, match="speaks first") as caught:
+        Preconnection(local(), None, wishes, opportune(certificates)).listen()
+    assert caught.value.reason is Reason.INVALID_CONFIGURATION
+
+
+@pytest.mark.rfc("SP-03")
+def test_an_opportunistic_listener_needs_an_identity() -> None:
+    with pytest.raises(EstablishmentError) as caught:
+        listening(SecurityParameters.opportunistic())
     assert caught.value.reason is Reason.INVALID_CONFIGURATION
 
 

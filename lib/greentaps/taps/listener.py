@@ -16,8 +16,10 @@ from typing import Any
 from ..errors import EstablishmentError, Reason, TransportError
 from ..hub import Parked, check_timeout, get_runner, now, switchpoint
 from ..plugins import Attempt, Stack, stack_name
+from ..transports.peek import Peek
 from . import monitoring
 from .candidates import Candidate
+from .choosing import OPPORTUNITY
 from .connection import Connection
 from .endpoint import LocalEndpoint, endpoint_of
 from .establishing import Established, Readying, drop
@@ -30,6 +32,7 @@ __all__ = ["Listener"]
 
 MAX_WAITING = 128  # Connections that the application has not accepted
 MAX_HANDSHAKES = 1024  # connections whose stack is not ready
+_TLS_HANDSHAKE = b"\x16"  # the first byte of a ClientHello's record (RFC 8446 section 5.1)
 FRAMERS_TIMEOUT = 30.0  # seconds that the framers of a new connection may take to be ready
 
 
@@ -72,13 +75,14 @@ class Listener(ListenerHandlers):
         )
 
         name = stack_name(stack)
-        at_once = len(stack) == 1 and not self._setup.framers
+        secured = self._setup.secured(stack)
+        at_once = len(stack) == 1 and not self._setup.framers and secured is None
 
         def deliver(transport: Any) -> None:
             if at_once and transport.starts_ready and not self._stopped:
                 self._ready_at_once(stack, name, transport)
             else:
-                self._arrived(stack, name, transport)
+                self._arrived(stack, transport, secured)
 
         source = bottom.listen(attempt, deliver)
         if self._stopped:  # meanwhile
@@ -103,6 +107,7 @@ class Listener(ListenerHandlers):
         peer = transport.get_extra_info("peername")
         admit = self._attempt.admit
         if admit is not None and not admit(peer):
+            monitoring.turned_away(peer, "not a Remote Endpoint")
             transport.abort()
             return
         connection = Connection(self._of_each, self._runner)
@@ -117,14 +122,33 @@ class Listener(ListenerHandlers):
         if self._paused or len(self._waiting) >= MAX_WAITING:
             self._regulate()
 
-    def _arrived(self, stack: Stack, name: str, transport: Any) -> None:
+    def _arrived(self, stack: Stack, transport: Any, secured: Stack | None = None) -> None:
         """A new connection, which is to become ready."""
         begun = now()
         admit = self._attempt.admit
         if admit is not None and not admit(transport.get_extra_info("peername")):
             monitoring.turned_away(transport.get_extra_info("peername"), "not a Remote Endpoint")
             transport.abort()
-            return
+        elif secured is None:
+            self._begin(stack, transport, begun)
+        else:
+            self._listen_first(stack, secured, transport, begun)
+
+    def _listen_first(self, stack: Stack, secured: Stack, transport: Any, begun: float) -> None:
+        """Opportunistic security: TLS with a client whose first byte begins a TLS handshake.  One
+        that says nothing waits for our word, and so does not speak TLS."""
+
+        def told(byte: bytes | None) -> None:
+            del self._handshakes[transport]
+            self._begin(secured if byte == _TLS_HANDSHAKE else stack, transport, begun)
+
+        try:
+            self._handshakes[transport] = Peek(transport, OPPORTUNITY, told)
+        except OSError:
+            transport.abort()  # it has gone already
+        self._regulate()
+
+    def _begin(self, stack: Stack, transport: Any, begun: float) -> None:
         try:
             for plugin in reversed(stack[:-1]):
                 transport = plugin.accept(self._attempt, transport)
@@ -145,7 +169,7 @@ class Listener(ListenerHandlers):
                 transport.abort()
             else:
                 candidate = Candidate(stack, transport.get_extra_info("peername"))
-                phases = ((name, now() - begun),)
+                phases = ((stack_name(stack), now() - begun),)
                 self._ready(Established(candidate, transport, phases, readying.framers))
             self._regulate()
 
@@ -290,7 +314,10 @@ class Listener(ListenerHandlers):
             self._follower.stop()
         for source in self._sources.values():
             source.close()
-        for transport in list(self._handshakes):
+        for transport, timer in list(self._handshakes.items()):
+            if isinstance(timer, Peek):
+                timer.close()
+                del self._handshakes[transport]
             transport.abort()
         while self._waiting:
             self._waiting.popleft().abort()

@@ -296,7 +296,12 @@ class SecurityParameters:
         TLS is tried first, with whoever answers: the peer is not verified.  Only if that fails
         is the connection made without.  Look at `Connection.stack` for what has come of it.
         An attacker on the path can read and change everything: better than nothing where there
-        was nothing.  For active opens only.
+        was nothing.
+
+        A listener has TLS with each client whose first byte begins a TLS handshake (22), and none
+        with others.  So it waits for the client's first byte, and takes one that is silent for
+        5 seconds for a client without TLS that waits for ours.  With activeReadBeforeSend preferred
+        or required, which asks for a listener that speaks first, it cannot be opportunistic.
         """
         made = cls()
         made._opportunistic = True

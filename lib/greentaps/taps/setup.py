@@ -96,11 +96,7 @@ class Setup:
         if self.security is None or not self.security.is_opportunistic:
             return self._usable(server_side, policy, secured=secured)
         if server_side:
-            raise EstablishmentError(
-                "a listener cannot be opportunistic: a client without TLS may wait for our first "
-                "word, and nothing tells it from one with TLS",
-                Reason.INVALID_CONFIGURATION,
-            )
+            return self._usable_opportunistically(policy)
         plain = self._usable(server_side, policy, secured=False)
         try:
             return [*self._usable(server_side, policy, secured=True), *plain]
@@ -108,6 +104,25 @@ class Setup:
             if error.reason is not Reason.NO_CANDIDATES:
                 raise
             return plain
+
+    def _usable_opportunistically(self, policy: SystemPolicy) -> list[Stack]:
+        """For a Listener, which finds out for each client whether it speaks TLS: by the client's
+        first word, so it cannot promise to have the first one itself (RFC 9622 section 6.2.18)."""
+        if self.properties.get("activeReadBeforeSend") in (REQUIRE, PREFER):
+            raise EstablishmentError(
+                "an opportunistic listener knows by a client's first word whether it speaks TLS, "
+                "and activeReadBeforeSend asks for a listener that speaks first",
+                Reason.INVALID_CONFIGURATION,
+            )
+        self._usable(True, policy, secured=True)  # with what TLS needs of a server
+        return self._usable(True, policy, secured=False)
+
+    def secured(self, stack: Stack) -> Stack | None:
+        """With opportunistic security: the stack that adds it to *stack*, if there is one."""
+        if self.security is None or not self.security.is_opportunistic:
+            return None
+        better = self._usable(True, get_system_policy(), secured=True)
+        return next((one for one in better if one[1:] == stack), None)
 
     def check(self) -> None:
         """Whether the Endpoints and the properties fit the role, each other and this machine: what
