@@ -321,6 +321,34 @@ def test_udp_echo(form: str) -> None:
     assert sorted(rest) == ["MessageTooLarge", "b''", "b'one'", "b'three'"]
 
 
+@shows("rendezvous", "rendezvous_events")
+@pytest.mark.parametrize("names", [("rendezvous", "rendezvous"), ("rendezvous", "rendezvous_events")])
+def test_rendezvous(names: tuple[str, str]) -> None:
+    """The test is who pastes the lines."""
+    pipes: dict[str, Any] = {
+        name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")
+    }
+    peers = [
+        subprocess.Popen(command(name, "127.0.0.1"), text=True, **pipes) for name in names
+    ]
+    try:
+        lines = []
+        for peer in peers:
+            assert peer.stdout is not None
+            lines.append("".join(iter(peer.stdout.readline, "\n")) + "\n")
+        for peer, told in zip(peers, reversed(lines), strict=True):
+            assert peer.stdin is not None
+            peer.stdin.write(told)
+            peer.stdin.flush()
+        for peer in peers:
+            output, errors = peer.communicate(timeout=LONGEST)
+            assert (peer.returncode, errors) == (0, "")
+            assert output.splitlines() == ["found the peer over udp", "the peer says b'hello'"]
+    finally:
+        for peer in peers:
+            peer.kill()
+
+
 @shows("clones")
 def test_clones() -> None:
     assert run("clones").splitlines() == [
