@@ -153,6 +153,15 @@ def test_messages(form: str) -> None:
     ]
 
 
+@shows("explain", "explain_events")
+@pytest.mark.parametrize("form", ["", "_events"])
+def test_explain(form: str) -> None:
+    shown = run(f"explain{form}")
+    assert re.search(r"1\.1\.2 tls/tcp  \(cut: adds security that was not asked for\)", shown)
+    assert re.search(r"^1\.1\.1\.1 tcp to 127\.0\.0\.1:1: failed$", shown, re.MULTILINE)
+    assert re.search(r"^1\.1\.1\.2 tcp to 127\.0\.0\.1:\d+: won$", shown, re.MULTILINE)
+
+
 @shows("timeouts", "timeouts_events")
 @pytest.mark.parametrize("form", ["", "_events"])
 def test_timeouts(form: str) -> None:
@@ -322,15 +331,13 @@ def test_udp_echo(form: str) -> None:
 
 
 @shows("rendezvous", "rendezvous_events")
-@pytest.mark.parametrize("names", [("rendezvous", "rendezvous"), ("rendezvous", "rendezvous_events")])
+@pytest.mark.parametrize(
+    "names", [("rendezvous", "rendezvous"), ("rendezvous", "rendezvous_events")]
+)
 def test_rendezvous(names: tuple[str, str]) -> None:
     """The test is who pastes the lines."""
-    pipes: dict[str, Any] = {
-        name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")
-    }
-    peers = [
-        subprocess.Popen(command(name, "127.0.0.1"), text=True, **pipes) for name in names
-    ]
+    pipes: dict[str, Any] = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    peers = [subprocess.Popen(command(name, "127.0.0.1"), text=True, **pipes) for name in names]
     try:
         lines = []
         for peer in peers:

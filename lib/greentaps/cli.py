@@ -19,7 +19,16 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # Properties may also stand behind an option, which argparse does not do for itself.
+    if rest and not (options.command is _explain and not any(one.startswith("-") for one in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        try:
+            options.properties += [_property(one) for one in rest]
+        except argparse.ArgumentTypeError as error:
+            parser.error(str(error))
     status: int = options.command(options)
     return status
 

@@ -1,0 +1,92 @@
+"""``greentaps explain``: the tree, the race and its picture, as one gets them at a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from greentaps.cli import main
+from taps.helpers import HERE, free_port, plain_listener
+
+
+def explain(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main(["explain", *arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_the_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = explain(capsys, HERE, "80", "keepAlive=prefer")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "1",
+        "└── 1.1 system",
+        "    ├── 1.1.1 tcp  (keepAlive is preferred, and it has it)",
+        "    │   └── 1.1.1.1 127.0.0.1:80",
+        "    ├── 1.1.2 tls/tcp  (cut: adds security that was not asked for)",
+        "    └── 1.1.3 udp  (cut: may deliver a Message twice, and safelyReplayable is not set)",
+    ]
+
+
+def test_security_and_interfaces(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = explain(capsys, HERE, "https", "--secure", "interface=require:Loopback")
+    assert status == 0
+    assert "1.1 lo" in out
+    assert "1.1.1 tls/tcp" in out
+    assert "127.0.0.1:443" in out
+
+
+def test_offline_nothing_is_looked_up(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = explain(capsys, "name.invalid", "80", "--offline")
+    assert status == 0
+    assert "1.1.1.1 name.invalid:80\n" in out
+
+
+def test_the_race(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture = tmp_path / "race.svg"
+    with plain_listener() as listener:
+        port = str(listener.getsockname()[1])
+        status, out, err = explain(capsys, HERE, port, "--race", "--svg", str(picture))
+        listener.accept()[0].close()
+    assert (status, err) == (0, "")
+    assert "won after" in out
+    assert "=" in out.splitlines()[-1] or ">" in out.splitlines()[-1]
+    ET.parse(picture)
+
+
+def test_a_race_that_nobody_wins(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = explain(capsys, HERE, str(free_port()), "--race")
+    assert status == 1
+    assert "failed after" in out
+    assert "ECONNREFUSED" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ((HERE, "80", "nonsense=1"), 2, "nonsense"),
+        ((HERE, "80", "reliability=perhaps"), 2, "reliability"),
+        ((HERE, "70000"), 2, "65535"),
+        ((HERE, "80", "--svg", "x.svg"), 2, "--race"),
+        ((HERE, "80", "multistreaming=require"), 1, "multistreaming is required"),
+        ((HERE, "80", "interface=require:no-such0"), 1, "no interface"),
+    ],
+)
+def test_mistakes(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    found, out, err = explain(capsys, *arguments)
+    assert found == status
+    assert words in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    "wrong", [["x"], ["--secure", "x"], ["--nonsense"], ["--timeout", "0"], ["--timeout", "x"]]
+)
+def test_what_argparse_says(capsys: pytest.CaptureFixture[str], wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["explain", HERE, "80", *wrong])
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
