@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
@@ -228,7 +229,12 @@ Stack = tuple[Plugin, ...]
 
 def stacks(among: Iterable[Plugin] | None = None) -> list[Stack]:
     """Every stack, top first, that the plugins (*among* them) can form."""
-    chosen = {plugin.name: plugin for plugin in (plugins().values() if among is None else among)}
+    return list(_stacks(tuple(plugins().values() if among is None else among)))
+
+
+@lru_cache(maxsize=64)
+def _stacks(among: tuple[Plugin, ...]) -> tuple[Stack, ...]:
+    chosen = {plugin.name: plugin for plugin in among}
 
     def standing_on(name: str, above: Stack) -> list[Stack]:
         plugin = chosen.get(name)
@@ -244,9 +250,10 @@ def stacks(among: Iterable[Plugin] | None = None) -> list[Stack]:
         ]
         return [found for lower in lowers for found in standing_on(lower, stack)]
 
-    return [stack for name in chosen for stack in standing_on(name, ())]
+    return tuple(stack for name in chosen for stack in standing_on(name, ()))
 
 
+@lru_cache(maxsize=256)
 def stack_name(stack: Stack) -> str:
     """A stack as it is written: ``tls/tcp``."""
     return "/".join(plugin.name for plugin in stack)

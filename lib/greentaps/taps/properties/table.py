@@ -530,6 +530,7 @@ _PART = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_ ]+[A-Za-z0-9]+)*")
 _NAMESPACE = re.compile(r"_?[A-Za-z][A-Za-z0-9_-]*")
 
 _rows: dict[str, Property] = {}  # by the RFC's spelling
+_preferences: list[str] = []  # the Selection Properties that are Preferences
 _exact: dict[str, tuple[Property, bool]] = {}  # by each spelling in the table
 _folded: dict[str, tuple[Property, bool]] = {}  # by each name in its folded form
 _combined = {fold(one.name): one for one in COMBINED}
@@ -545,6 +546,8 @@ def _fold_name(name: str) -> str | None:
 
 def _add(row: Property) -> None:
     _rows[row.name] = row
+    if row.is_preference and row.group is Group.SELECTION:
+        _preferences.append(row.name)
     for spelling in (row.name, *row.aliases, *row.opposites):
         entry = (row, spelling in row.opposites)
         folded = _fold_name(spelling)
@@ -568,6 +571,11 @@ for _row in (*TABLE, *OLDER):
 def all_properties() -> tuple[Property, ...]:
     """Every row: the RFC's, those of older systems, and those that were registered."""
     return tuple(_rows.values())
+
+
+def selection_preferences() -> tuple[str, ...]:
+    """The names of all Selection Properties that are Preferences."""
+    return tuple(_preferences)
 
 
 def locate(name: str) -> tuple[Property, bool]:
@@ -701,6 +709,8 @@ def unregister_property(name: str) -> None:
     if row in TABLE or row in OLDER:
         raise PropertyNameError(f"{row.name} is not a registered property", name)
     del _rows[row.name]
+    if row.name in _preferences:
+        _preferences.remove(row.name)
     for spelling in (row.name, *row.aliases):
         for written in _written(spelling):
             _exact.pop(written, None)

@@ -10,7 +10,6 @@ from typing import Any
 from .errors import PropertyTypeError
 from .profiles import PROFILES, TransportPropertyProfiles
 from .table import (
-    Group,
     Place,
     Property,
     all_properties,
@@ -18,6 +17,7 @@ from .table import (
     combined,
     find_property,
     locate,
+    selection_preferences,
 )
 from .values import (
     AVOID,
@@ -229,11 +229,7 @@ class TransportProperties:
 
     def preferences(self) -> Iterator[tuple[str, Preference]]:
         """(name, Preference) of every Selection Property of that type."""
-        return (
-            (row.name, self.get(row.name))
-            for row in all_properties()
-            if row.is_preference and row.group is Group.SELECTION
-        )
+        return ((name, self.get(name)) for name in selection_preferences())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TransportProperties) and dict(self) == dict(other)
