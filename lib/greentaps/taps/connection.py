@@ -349,6 +349,16 @@ class Connection(ConnectionHandlers, FramerHost):
                 self._establisher = None
                 self._not_established(error)
                 return
+            except Exception as error:  # a bug, of a plugin or a resolver: nobody may wait for ever
+                self._establisher = None
+                self._not_established(
+                    EstablishmentError(
+                        f"the establishment was broken off: {error!r}",
+                        Reason.ESTABLISHMENT_FAILED,
+                        [(None, error)],
+                    )
+                )
+                raise
             self._establisher = None
             if self._given_up(established):
                 return

@@ -1,0 +1,260 @@
+"""Choosing, end to end over loopback: names that come late, are shared or fail; what is learned."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+import pytest
+from conftest import live_greenlets
+from greentaps import (
+    ConnectionState,
+    EstablishmentError,
+    History,
+    Preconnection,
+    Reason,
+    RemoteEndpoint,
+    ResolutionError,
+    Resolver,
+    TransportProperties,
+)
+from greentaps.taps import choosing
+from taps.helpers import HERE, Stopwatch, free_port, in_greenlet, plain_listener, until
+
+Answer = Callable[[str, int], Sequence[str]]
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+class Names(Resolver):
+    """Answers by a function; knows what it was asked."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, int]] = []
+        self.broken_off = 0
+
+    def addresses(
+        self, name: str, family: int, *, interface: str | None, network: str
+    ) -> Sequence[str]:
+        self.asked.append((name, family))
+        try:
+            return self.answer(name, family)
+        except gevent.GreenletExit:
+            self.broken_off += 1
+            raise
+
+
+def unknown(name: str, family: int) -> Sequence[str]:
+    raise ResolutionError("no such name", socket.EAI_NONAME, (name, None))
+
+
+def named(port: int, name: str = "peer.example") -> RemoteEndpoint:
+    return RemoteEndpoint().with_hostname(name).with_port(port)
+
+
+def both_families() -> tuple[socket.socket, socket.socket, int]:
+    """A listener for each family, on one port."""
+    with plain_listener() as spare:
+        port = spare.getsockname()[1]
+    made = []
+    for family, address in ((V4, HERE), (V6, "::1")):
+        here = gevent.socket.socket(family)
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        here.bind((address, port))
+        here.listen(8)
+        made.append(here)
+    return made[0], made[1], port
+
+
+@pytest.mark.rfc("TT-07", "HE-01", "HE-07", "CG-02", "CG-06")
+@pytest.mark.parametrize(("late", "winner"), [(0.02, "::1"), (0.4, HERE)])
+def test_an_address_that_comes_a_little_late_still_goes_first(late: float, winner: str) -> None:
+    """20 ms after the other family is early enough, 400 ms are not (RFC 8305 section 3)."""
+
+    def answer(name: str, family: int) -> Sequence[str]:
+        if family == V6:
+            gevent.sleep(late)
+            return ["::1"]
+        return [HERE]
+
+    four, six, port = both_families()
+    with four, six:
+        connection = Preconnection(None, named(port), resolver=Names(answer)).initiate(timeout=10)
+        assert connection.remote_endpoint is not None
+        assert connection.remote_endpoint.ip_address == winner
+        assert connection.remote_endpoint.hostname == "peer.example"
+        assert dict(connection.phases)["resolution"] < 0.39
+        connection.abort()
+
+
+@pytest.mark.rfc("TT-06", "HE-07", "CR-02")
+def test_what_is_refused_makes_room_for_what_comes_late() -> None:
+    """The only address that is known refuses; the race waits for the rest of the answer."""
+
+    def answer(name: str, family: int) -> Sequence[str]:
+        if family == V4:
+            gevent.sleep(0.3)
+            return [HERE]
+        return ["::1"]
+
+    with plain_listener() as listener:
+        names = Names(answer)
+        preconnection = Preconnection(None, named(listener.getsockname()[1]), resolver=names)
+        connection = preconnection.initiate(timeout=10)
+        assert connection.history is not None
+        fates = [attempt.fate for attempt in connection.history.attempts]
+        assert fates == ["failed", "won"]
+        connection.abort()
+
+
+@pytest.mark.rfc("CT-04", "CG-06")
+def test_stacks_on_one_path_share_a_look_up() -> None:
+    wish = TransportProperties().set("safelyReplayable", True)
+    for name in ("reliability", "preserveOrder", "congestionControl"):
+        wish.no_preference(name)
+    names = Names(lambda name, family: [HERE] if family == V4 else [])
+    preconnection = Preconnection(None, named(free_port()), wish, resolver=names)
+    connection = preconnection.initiate(timeout=10)  # TCP is refused, and UDP is not
+    assert connection.stack == "udp"
+    assert sorted(names.asked) == [("peer.example", V4), ("peer.example", V6)]
+    connection.abort()
+
+
+@pytest.mark.rfc("ER-03", "I-07", "DN-02")
+def test_a_name_that_is_unknown() -> None:
+    names = Names(unknown)
+    with pytest.raises(EstablishmentError) as caught:
+        Preconnection(None, named(1), resolver=names).initiate(timeout=10)
+    assert caught.value.reason is Reason.RESOLUTION_FAILED
+    ((what, error),) = caught.value.attempts
+    assert isinstance(what, RemoteEndpoint)
+    assert isinstance(error, ResolutionError)
+    assert "not resolved" in caught.value.history.text()
+
+
+@pytest.mark.rfc("E-19", "DN-02")
+def test_an_unknown_name_does_not_spoil_another_one() -> None:
+    def answer(name: str, family: int) -> Sequence[str]:
+        return unknown(name, family) if name == "no.example" else [HERE] if family == V4 else []
+
+    with plain_listener() as listener:
+        port = listener.getsockname()[1]
+        ends = [named(port, "no.example"), named(port)]
+        with Stopwatch() as took:
+            connection = Preconnection(None, ends, resolver=Names(answer)).initiate(timeout=10)
+        connection.abort()
+    assert took.seconds < 1.5  # the second name did not wait out the bound of the first
+
+
+@pytest.mark.rfc("I-07", "ER-12", "TT-10")
+def test_a_resolver_that_never_answers() -> None:
+    names = Names(lambda name, family: gevent.sleep(3600) or [])
+    before = len(live_greenlets())
+    with pytest.raises(EstablishmentError) as caught:
+        Preconnection(None, named(1), resolver=names).initiate(timeout=0.2)
+    assert caught.value.reason is Reason.TIMEOUT
+    until(lambda: names.broken_off == 2)
+    until(lambda: len(live_greenlets()) <= before)
+
+
+@pytest.mark.rfc("B-05", "DN-03")
+@pytest.mark.parametrize("how", ["kill", "close", "abort"])
+def test_giving_up_during_a_look_up_leaves_nothing(how: str) -> None:
+    names = Names(lambda name, family: gevent.sleep(3600) or [])
+    preconnection = Preconnection(None, named(1), resolver=names)
+    before = len(live_greenlets())
+    if how == "kill":
+        waiting = in_greenlet(preconnection.initiate)
+        until(lambda: len(names.asked) == 2)
+        waiting.kill()
+    else:
+        connection = preconnection.initiate(wait=False)
+        until(lambda: len(names.asked) == 2)
+        getattr(connection, how)()
+        assert connection.state is ConnectionState.CLOSED
+    until(lambda: names.broken_off == 2)
+    until(lambda: len(live_greenlets()) <= before)
+
+
+def test_a_resolver_that_is_broken_is_reported_and_ends_the_wait(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(name: str, family: int) -> Sequence[str]:
+        raise RuntimeError("a bug")
+
+    preconnection = Preconnection(None, named(1), resolver=Names(broken))
+    with pytest.raises(RuntimeError, match="a bug"):
+        preconnection.initiate(timeout=10)
+    errors: list[BaseException] = []
+    preconnection.on_establishment_error(lambda made, error: errors.append(error))
+    connection = preconnection.initiate(timeout=10, wait=False)
+    until(lambda: errors)
+    assert connection.state is ConnectionState.CLOSED
+    assert isinstance(errors[0], EstablishmentError)
+    assert isinstance(errors[0].__cause__, RuntimeError)
+    assert "RuntimeError: a bug" in capsys.readouterr().err
+
+
+@pytest.mark.rfc("CT-12", "SR-03", "CG-01")
+def test_a_name_with_ten_thousand_addresses() -> None:
+    many = [
+        f"127.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}" for n in range(1 << 16, (1 << 16) + 10_000)
+    ]
+    names = Names(lambda name, family: many if family == V4 else [])
+    wish = Preconnection(None, named(free_port()), resolver=names)
+    explained = wish.explain(timeout=10)
+    assert sum(node.candidate is not None for node in explained.tree.walk()) <= 64
+    with pytest.raises(EstablishmentError) as caught:
+        wish.initiate(timeout=20)
+    assert 0 < len(caught.value.attempts) <= 64
+
+
+def test_a_resolver_must_be_one() -> None:
+    with pytest.raises(TypeError, match="Resolver"):
+        Preconnection(None, named(1), resolver="192.0.2.53")  # type: ignore[arg-type]
+
+
+# -- What is learned --
+
+
+class Spy(History):
+    """A History that tells what it is asked and told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[str] = []
+        self.asked = 0
+
+    def note_success(self, *args: Any, **more: Any) -> None:
+        self.noted.append("success")
+        super().note_success(*args, **more)
+
+    def note_failure(self, *args: Any, **more: Any) -> None:
+        self.noted.append("failure")
+        super().note_failure(*args, **more)
+
+    def score(self, *args: Any, **more: Any) -> float:
+        self.asked += 1
+        return super().score(*args, **more)
+
+
+@pytest.mark.rfc("A-19", "A-20", "CA-04", "P-31", "TT-20")
+def test_an_isolated_connection_neither_uses_nor_makes_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spy = Spy()
+    monkeypatch.setattr(choosing, "default_history", lambda: spy)
+    monkeypatch.setattr(choosing, "is_here", lambda address: False)
+    monkeypatch.setattr("greentaps.taps.learning.is_here", lambda address: False)
+    names = Names(lambda name, family: [HERE] if family == V4 else [])
+    with plain_listener() as listener:
+        end = named(listener.getsockname()[1])
+        for isolated in (True, False):
+            wish = TransportProperties().set("isolateSession", isolated)
+            Preconnection(None, end, wish, resolver=names).initiate(timeout=10).abort()
+            assert bool(spy.noted) is bool(spy.asked) is not isolated
+    with pytest.raises(EstablishmentError):
+        Preconnection(None, named(free_port()), resolver=names).initiate(timeout=10)
+    assert spy.noted == ["success", "failure"]
