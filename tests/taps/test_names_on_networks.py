@@ -16,7 +16,7 @@ from greentaps.taps.dns import DnsResolver
 from greentaps.taps.ordering import Source
 from greentaps.taps.sources import SourceFinder, source_address
 from peers import HERE as PEERS
-from peers import running
+from peers import LIBRARY, running
 from rfc9622.world import Network, ip, network
 from taps.resolving import Heard, addresses, named
 
@@ -76,6 +76,57 @@ def test_an_interface_that_is_not_there(net: Network) -> None:
     (news,) = Heard(named("plain.test"), resolver=resolver, interface="no0").all()
     assert isinstance(news.error, ResolutionError)
     assert "No such device" in str(news.error)
+
+
+SYSTEM = """
+import gevent
+from greentaps.hub import now
+from greentaps.taps.resolver import SystemResolver
+from peers import script
+from taps.resolving import Heard, addresses, named
+
+def show(name, *more):
+    print(name, *more, flush=True)
+
+with script("nameserver", "127.0.0.1", LOG, 53) as peer:
+    peer.line()
+    heard = Heard(named("slow6.test"), resolver=SystemResolver())
+    first, last = heard.all()
+    show("slow6", *addresses(first), round(heard.times[0], 2) < 0.35, sorted(addresses(last)))
+    for name in ("no6", "silent6", "nowhere", "servfail", "null"):
+        news = Heard(named(name + ".test"), resolver=SystemResolver(), limit=20).all()[-1]
+        show(name, *addresses(news), getattr(news.error, "code", None))
+    peer.end_input()
+"""
+
+
+@pytest.mark.rfc("HE-01", "HE-07", "CT-06")
+def test_the_systems_resolver(tmp_path: Path) -> None:
+    """This machine's own resolver, which is led to a name server that misbehaves."""
+    if os.geteuid():
+        pytest.skip("another configuration of the system's resolver needs root")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    (tmp_path / "nsswitch.conf").write_text("hosts: dns\n")
+    code = SYSTEM.replace("LOG", repr(str(tmp_path / "log")))
+    setup = (
+        f"ip link set lo up && mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && "
+        f"mount --bind {tmp_path}/nsswitch.conf /etc/nsswitch.conf && "
+        'echo led && exec "$@"'
+    )
+    with running(
+        "unshare",
+        *("--net", "--mount", "sh", "-c", setup, "sh", sys.executable, "-W", "error", "-c", code),
+        env={"PYTHONPATH": f"{PEERS.parent}{os.pathsep}{LIBRARY}"},
+    ) as peer:
+        if peer.line() != "led":
+            pytest.skip("the system's resolver cannot be led elsewhere here")
+        assert peer.line() == "slow6 192.0.2.1 True ['192.0.2.1', '2001:db8::1']"
+        assert peer.line() == "no6 192.0.2.1 None"
+        assert peer.line() == "silent6 192.0.2.1 None"
+        assert peer.line() == f"nowhere {socket.EAI_NONAME}"
+        assert peer.line() == f"servfail {socket.EAI_AGAIN}"
+        assert peer.line() == "null 192.0.2.7 None"
+        assert peer.wait() == 0
 
 
 @pytest.mark.rfc("HE-13")
