@@ -416,6 +416,16 @@ def test_what_name_servers_learn(bad: Bad) -> None:
     assert learnt() == {("plain.secret.test.", kind) for kind in ("HTTPS", "AAAA", "A")}
 
 
+def test_names_of_the_hosts_file(bad: Bad, tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text("192.0.2.44 plain.hosts.test\n")
+    resolver = bad.resolver(hosts=str(file))
+    assert ask(resolver, "plain.hosts.test") == ["192.0.2.44"]
+    assert failure(resolver, "plain.hosts.test", V6).code == socket.EAI_NODATA
+    assert bad.questions("plain.hosts.test") == []
+    assert ask(bad.resolver(hosts=None), "plain.hosts.test") == ["192.0.2.1"]
+
+
 def test_international_names(bad: Bad) -> None:
     failure(bad.resolver(), "bücher.test")
     assert len(bad.questions("xn--bcher-kva.test")) == 1

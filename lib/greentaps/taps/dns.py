@@ -33,6 +33,7 @@ from ..transports.options import bind_to_interface
 from .answers import MAX_ADDRESSES, MAX_TARGETS, Target
 from .caches import register_cache
 from .dnscache import AnswerCache
+from .hosts import HostsFile
 from .resolver import LOOPBACK, Resolver, Sharing, both, is_loopback_name, not_available
 from .services import Random, SrvRecord, SvcbRecord, alias_of, srv_targets, svcb_targets
 
@@ -88,12 +89,13 @@ class DnsResolver(Resolver):
     changes.  *port* is theirs where they name none.  *search* are domains (str) that names with
     fewer dots than *ndots* are tried in.  *timeout* is in seconds, for one question to one server;
     each server is asked *attempts* times.  *cache_size* is how many answers are kept, at most as
-    long as each says that it holds; none are with 0.  *random* (a ``random.Random``) decides among
-    equal services.
+    long as each says that it holds; none are with 0.  *hosts* is the path of the hosts file, whose
+    names no server is asked for; None for no such file.  *random* (a ``random.Random``) decides
+    among equal services.
 
-    Names are sent as they are, without encryption, to these servers.  The hosts file is not read.
-    One object can be used by any number of greenlets and threads.  Raises ModuleNotFoundError
-    without dnspython; TypeError or ValueError if an argument is wrong.
+    Names are sent as they are, without encryption, to these servers.  One object can be used by any
+    number of greenlets and threads.  Raises ModuleNotFoundError without dnspython; TypeError or
+    ValueError if an argument is wrong.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class DnsResolver(Resolver):
         timeout: float | None = None,
         attempts: int = 2,
         cache_size: int = 1024,
+        hosts: str | None = "/etc/hosts",
         random: Random | None = None,
     ) -> None:
         self._dns = _dnspython()
@@ -122,6 +125,7 @@ class DnsResolver(Resolver):
         self._ndots = ndots
         self._timeout = timeout
         self._attempts = attempts
+        self._hosts = None if hosts is None else HostsFile(hosts)
         self._random: Random = random or random_module.SystemRandom()
         self._cache = AnswerCache(cache_size)
         self._lock = threading.Lock()  # never held over a switch
@@ -150,9 +154,14 @@ class DnsResolver(Resolver):
         v6 = family == socket.AF_INET6
         if is_loopback_name(name):
             return (LOOPBACK[family],)
+        given = None if self._hosts is None else self._hosts.addresses(name, v6=v6)
+        if given is not None:
+            if not given:
+                raise _negative(name, exists=True)
+            return given[:MAX_ADDRESSES]
         found = self._look_up("", name, "AAAA" if v6 else "A", interface, network)
         if not found.records:
-            raise _negative(name, found)
+            raise _negative(name, exists=found.exists)
         return [record.address for record in found.records[:MAX_ADDRESSES]]
 
     def asks_for(self, service: str) -> bool | None:
@@ -647,8 +656,8 @@ def _svcb_record(record: Any) -> SvcbRecord:
     )
 
 
-def _negative(name: str, found: _Records) -> ResolutionError:
-    if found.exists:
+def _negative(name: str, *, exists: bool) -> ResolutionError:
+    if exists:
         return _error(name, socket.EAI_NODATA, "the name has no such address")
     return _error(name, socket.EAI_NONAME, "there is no such name")
 
