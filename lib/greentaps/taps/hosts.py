@@ -11,8 +11,10 @@ MAX_BYTES = 4 * 1024 * 1024  # read of the file: some lists of advertisers are l
 
 
 def read_hosts(text: str) -> dict[str, tuple[str, ...]]:
-    """The addresses of each name, which is in lower case, in the order of *text*.  Lines that cannot
-    be understood are passed over.  Pure."""
+    """The addresses of each name, which is in lower case, in the order of *text*.  Pure.
+
+    Lines that cannot be understood are passed over.
+    """
     found: dict[str, dict[str, None]] = {}
     for line in text.splitlines():
         words = line.partition("#")[0].split()
