@@ -459,6 +459,38 @@ def test_an_ipv4_literal_behind_a_translator(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.rfc("HE-13")
+def test_a_name_with_ipv4_alone_behind_a_translator() -> None:
+    """Where no name server does that for us (DNS64), we do."""
+    prefix = {"ipv4only_AAAA": ["64:ff9b::c000:aa"]}
+    known = {"a_A": ["198.51.99.1", "0.0.0.0", "10.0.0.1"], **prefix}
+    (news,) = Heard(named("a", 7), resolver=Scripted(**known), families={V6}).all()
+    assert [(one.address[:2], one.via) for one in news.order] == [
+        (("64:ff9b::c633:6301", 7), "A, NAT64")
+    ]
+    # Not if the name is not there, has no address, if there is no translator, or IPv4 goes too.
+    no_name = gone(socket.EAI_NONAME, "no such name")
+    for said, families in (
+        ({"a_AAAA": no_name, **known}, {V6}),
+        (prefix, {V6}),
+        ({"a_A": ["198.51.99.1"]}, {V6}),
+        ({"a_A": no_name, **prefix}, {V6, V4}),
+    ):
+        (news,) = Heard(named("a", 7), resolver=Scripted(**said), families=families).all()
+        assert isinstance(news.error, ResolutionError)
+    resolver = Scripted(ipv4only_AAAA=never, a_A=["198.51.99.1"])
+    (news,) = Heard(named("a", 7), resolver=resolver, families={V6}, limit=0.1).all()
+    assert isinstance(news.error, ResolutionError)
+    heard = Heard(named("a", 7), resolver=resolver, families={V6})
+    while len(resolver.asked) < 6:
+        gevent.sleep(0)
+    heard.resolution.cancel()
+    for _ in range(5):
+        gevent.sleep(0)
+    assert live_greenlets() == []
+    assert heard.news == []
+
+
+@pytest.mark.rfc("HE-13")
 def test_a_translator_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(naming, "source_address", lambda *asked: None)
     silent = Scripted(ipv4only_AAAA=never)

@@ -240,6 +240,11 @@ class Answers:
     # -- Asked --
 
     @property
+    def base(self) -> Target:
+        """The name itself."""
+        return self._base.target
+
+    @property
     def errors(self) -> tuple[Exception, ...]:
         """Why there are no addresses, if there are none."""
         return (self._refusal,) if self._refusal is not None else tuple(self._errors)

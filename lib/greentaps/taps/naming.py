@@ -44,7 +44,7 @@ from .answers import (
 )
 from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from .ordering import Past, interleave, sort_key
-from .resolver import LOOPBACK, Resolver, default_resolver, is_loopback_name
+from .resolver import LOOPBACK, Resolver, both, default_resolver, is_loopback_name
 from .sources import SourceFinder, policy, source_address
 
 __all__ = [
@@ -247,25 +247,10 @@ class Resolution:
         return A not in self._kinds or source_address(literal, self._interface) is None
 
     def _run_translation(self, literal: tuple[Any, ...]) -> None:
-        """Deliver the IPv6 addresses that the network has for an IPv4 address, if it has any (RFC
-        8305 section 7.1)."""
-        found: list[Derived] = []
-        try:
-            with time_limit(self._deadline.left()):
-                answer = self._resolver.addresses(
-                    nat64.KNOWN_NAME,
-                    socket.AF_INET6,
-                    interface=self._interface,
-                    network=self._network,
-                )
-            for prefix in nat64.prefixes_in(answer)[:MAX_TARGETS]:
-                address = nat64.translated(literal[0], prefix)
-                if address is not None:
-                    found.append(
-                        Derived((address, literal[1], 0, 0), self._endpoint.hostname, "NAT64")
-                    )
-        except Exception:  # there is no such network, or nobody to ask: the address is left
-            found.clear()
+        """Deliver what the network translates an IPv4 address to, if it does (RFC 8305 section
+        7.1)."""
+        address, port = literal
+        found = self._translated(lambda: [address], port, "NAT64")
         if self._cancelled:
             return
         if not found and A in self._kinds:
@@ -274,6 +259,41 @@ class Resolution:
             self._deliver(News(added=tuple(found), complete=True, order=tuple(found)))
         else:
             self._end(self._no_family())
+
+    def _instead_of(self, failure: News, base: Target) -> News:
+        """*failure*, or what the network translates a name's IPv4 addresses to if only these
+        are there, and only IPv6 may be used."""
+        if not self._translate or A in self._kinds or base.port == _NO_PORT:
+            return failure
+        if getattr(failure.error, "code", None) != socket.EAI_NODATA:
+            return failure
+
+        def ask() -> Sequence[str]:
+            found = self._ask_resolver(base.name, socket.AF_INET)
+            return [one for one in found[:MAX_ADDRESSES] if _is_usable(one, socket.AF_INET)]
+
+        found = tuple(self._translated(ask, base.port, "A, NAT64"))
+        return News(added=found, complete=True, order=found) if found else failure
+
+    def _translated(self, ask: Callable[[], Sequence[str]], port: int, via: str) -> list[Derived]:
+        """What the network translates the IPv4 addresses to that *ask* answers with: nothing if it
+        does not, or if there is nobody to say so.  A switchpoint."""
+        try:
+            with time_limit(self._deadline.left()):
+                answer, addresses = both(
+                    lambda: self._ask_resolver(nat64.KNOWN_NAME, socket.AF_INET6), ask
+                )
+            if isinstance(answer, Exception) or isinstance(addresses, Exception):
+                return []
+            prefixes = nat64.prefixes_in(answer)[:MAX_TARGETS]
+        except (Timeout, ValueError):
+            return []
+        made = [nat64.translated(one, prefix) for one in addresses for prefix in prefixes]
+        return [
+            Derived((address, port, 0, 0), self._endpoint.hostname, via)
+            for address in made[:MAX_ADDRESSES]
+            if address is not None
+        ]
 
     def _deliver_all(self, addresses: Sequence[tuple[Any, ...]], via: str) -> None:
         found = tuple(Derived(address, self._endpoint.hostname, via) for address in addresses)
@@ -302,7 +322,10 @@ class Resolution:
                 news = self._next(answers)
                 if news is not None:
                     complete = news.complete
-                    self._deliver(news)
+                    if news.error is not None:
+                        news = self._instead_of(news, answers.base)
+                    if not self._cancelled:
+                        self._deliver(news)
         finally:
             self._stop_asking()
 
@@ -398,10 +421,13 @@ class Resolution:
         if question.target.port == _NO_PORT:
             raise _unknown_service(self._endpoint, self._protocol)
         family = _FAMILIES[question.kind]
-        found = self._resolver.addresses(
-            question.target.name, family, interface=self._interface, network=self._network
-        )
+        found = self._ask_resolver(question.target.name, family)
         return (address for address in found if _is_usable(address, family))
+
+    def _ask_resolver(self, name: str, family: int) -> Sequence[str]:
+        return self._resolver.addresses(
+            name, family, interface=self._interface, network=self._network
+        )
 
     def _give_up(self, answers: Answers) -> None:
         """The time is over: nothing that is still being asked counts."""
