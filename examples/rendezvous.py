@@ -1,6 +1,6 @@
-"""Two peers, neither of which is a server: run it twice, and paste the lines of each into the other.
+"""Two peers, neither of which is a server: run it twice, and paste the lines of each to the other.
 
-    rendezvous.py [STUN_SERVER | LOCAL_ADDRESS]
+rendezvous.py [STUN_SERVER | LOCAL_ADDRESS]
 """
 
 import ipaddress

@@ -1,6 +1,6 @@
 """rendezvous.py in event-driven form: two peers, neither of which is a server.
 
-    rendezvous_events.py LOCAL_ADDRESS
+rendezvous_events.py LOCAL_ADDRESS
 """
 
 import sys

@@ -331,13 +331,14 @@ def test_udp_echo(form: str) -> None:
 
 
 @shows("rendezvous", "rendezvous_events")
-@pytest.mark.parametrize(
-    "names", [("rendezvous", "rendezvous"), ("rendezvous", "rendezvous_events")]
-)
-def test_rendezvous(names: tuple[str, str]) -> None:
+@pytest.mark.parametrize("other", ["rendezvous", "rendezvous_events"])
+def test_rendezvous(other: str) -> None:
     """The test is who pastes the lines."""
-    pipes: dict[str, Any] = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    peers = [subprocess.Popen(command(name, "127.0.0.1"), text=True, **pipes) for name in names]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    peers = [
+        subprocess.Popen(command(name, "127.0.0.1"), text=True, **pipes)
+        for name in ("rendezvous", other)
+    ]
     try:
         lines = []
         for peer in peers:

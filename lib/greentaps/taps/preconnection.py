@@ -83,6 +83,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         self._framers: list[Framer] = []
         self._events: Events | None = None
         self._gathering: Gathering | None = None
+        self._rendezvous: Rendezvous | None = None  # the last one
         if unfulfilled_handler is not None:
             self.on_establishment_error(lambda _made, _error: unfulfilled_handler())
 
@@ -259,8 +260,9 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         peer.  Name servers, STUN and TURN servers learn that somebody asks.
 
         The sockets behind the Local Endpoints stay open until the `rendezvous` that uses them, or
-        `release`, or for five minutes; so what the peer is told stays true.  Raises
-        EstablishmentError.
+        `release`, or for five minutes; so what the peer is told stays true.  It holds a secret
+        that the checks are signed with, a new one for each rendezvous: tell it to one peer only.
+        Raises EstablishmentError.
         """
         deadline = Deadline(timeout)
         setup, chosen = setup_of(self._setup(Role.RENDEZVOUS))
@@ -286,7 +288,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         connection = Connection(self._setup(Role.RENDEZVOUS))
         gathering, self._gathering = self._gathering, None
         try:
-            connection.begin_rendezvous(lambda setup: Rendezvous(setup, gathering))
+            connection.begin_rendezvous(lambda setup: self._join(Rendezvous(setup, gathering)))
         except EstablishmentError:
             if wait:
                 raise
@@ -303,9 +305,17 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         if gathering is not None:
             gathering.release()
 
+    def _join(self, rendezvous: Rendezvous) -> Rendezvous:
+        self._rendezvous = rendezvous
+        return rendezvous
+
     def _hold(self) -> Gathering:
         if self._gathering is None:
-            self._gathering = Gathering()
+            # What is resolved while a rendezvous is under way is for that one (RFC 8838).
+            running = self._rendezvous
+            self._gathering = Gathering(
+                running.credentials if running is not None and running.is_running else None
+            )
             self._gathering.belongs_to(self)
         return self._gathering
 

@@ -248,8 +248,8 @@ class Gathering:
     """The local ends of a Preconnection, found by `gather` and held until they are used in a
     rendezvous, given back, or for `HOLD_TIME`."""
 
-    def __init__(self) -> None:
-        self.credentials = _new_credentials()
+    def __init__(self, credentials: Credentials | None = None) -> None:
+        self.credentials = credentials or _new_credentials()
         self.bases: dict[tuple[Any, ...], Base] = {}
         self._runner = get_runner()
         self._thread = threading.get_ident()
@@ -613,6 +613,12 @@ class Rendezvous:
         self._gathering = gathering or Gathering()
         self._driver: _Driver | None = None
         self._late: list[Any] = []  # what was added before there was a driver
+        self.is_running = True
+
+    @property
+    def credentials(self) -> Credentials:
+        """What the peer's checks are signed with."""
+        return self._gathering.credentials
 
     def run(self, deadline: Deadline) -> Established:
         """Find the Connection's transport.  A switchpoint.  Raises EstablishmentError, with nothing
@@ -637,6 +643,7 @@ class Rendezvous:
             raise
         finally:
             self._driver = None
+            self.is_running = False
             self._gathering.release()
         established.phases = (("gathering", gathering_took), *established.phases)
         return established
@@ -652,7 +659,7 @@ class Rendezvous:
         remotes = remotes_of(for_us, self._driver.deadline) if for_us else []
         bases: list[Base] = []
         if locals_:
-            late = Gathering()
+            late = Gathering(self.credentials)
             setup = replace(self.setup, local_endpoints=tuple(locals_))
             late.gather(setup, [stack], _first_part(self._driver.deadline))
             bases = late.take()
