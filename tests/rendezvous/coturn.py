@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from netns import Host
 
 USER = ("user", "secret")
 REALM = "example.org"
@@ -33,9 +34,9 @@ def turn_server(
     address: str = "127.0.0.1",
     port: int = 0,
     *options: str,
-    prefix: tuple[str, ...] = (),
+    host: Host | None = None,
 ) -> Iterator[Server]:
-    """A server of its own process; *prefix* is a command that runs another one somewhere."""
+    """A server in a process of its own, on *host* if given."""
     program = shutil.which("turnserver")
     if program is None:
         pytest.skip("coturn (turnserver) is not installed")
@@ -43,6 +44,7 @@ def turn_server(
         with socket.socket() as probe:
             probe.bind((address, 0))
             port = probe.getsockname()[1]
+    prefix = [] if host is None else ["ip", "netns", "exec", host.namespace]
     log = folder / f"turnserver-{port}.log"
     command = [
         *prefix, program, "-n", "--no-cli", "--no-tls", "--no-dtls", "--no-multicast-peers",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rendezvous.coturn import USER, turn_server
-from rendezvous.nets import CONE, SERVER, SIDES, SYMMETRIC, Nets, two_nats
+from rendezvous.nets import CONE, SERVER, SYMMETRIC, Nets, two_nats
 
 PORT = 3478
 PEER = Path(__file__).with_name("peer.py")
@@ -59,30 +59,20 @@ def peers(
 ) -> Iterator[tuple[Peer, Peer]]:
     """A process on each side; that on the right runs *other*, if given.  They end with *status*."""
     ours = (str(PEER), *arguments)
-    with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [*nets.inside(side), sys.executable, *command],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for side, command in zip(SIDES, (ours, other or ours), strict=True)
-        ]
-        # What hangs is ended, and then the test says so.
-        timer = threading.Timer(60, lambda: [process.kill() for process in processes])
-        timer.start()
-        try:
-            made = [Peer(process) for process in processes]
-            yield made[0], made[1]
-            for process in processes:
-                assert process.wait(20) == status
-        finally:
-            timer.cancel()
-            for process in processes:
-                process.kill()
+    processes = [
+        host.spawn(sys.executable, *command)
+        for host, command in ((nets.left, ours), (nets.right, other or ours))
+    ]
+    # What hangs is ended, and then the test says so.
+    timer = threading.Timer(60, lambda: [process.kill() for process in processes])
+    timer.start()
+    try:
+        made = [Peer(process) for process in processes]
+        yield made[0], made[1]
+        for process in processes:
+            assert process.wait(20) == status
+    finally:
+        timer.cancel()
 
 
 def introduce(left: Peer, right: Peer) -> None:
@@ -102,7 +92,7 @@ def exchange(left: Peer, right: Peer) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_through_two_nats_with_stun(tmp_path: Path) -> None:
     with (
         two_nats(CONE, CONE) as nets,
-        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        turn_server(tmp_path, SERVER, PORT, host=nets.public),
         peers(nets, "udp", "--stun", f"{SERVER}:{PORT}") as (left, right),
     ):
         assert left.kinds == {"host": "10.0.1.2", "srflx": "203.0.113.1"}
@@ -116,7 +106,7 @@ def test_through_two_nats_with_stun(tmp_path: Path) -> None:
 def test_through_two_symmetric_nats_with_turn(tmp_path: Path) -> None:
     with (
         two_nats(SYMMETRIC, SYMMETRIC) as nets,
-        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        turn_server(tmp_path, SERVER, PORT, host=nets.public),
         peers(nets, "udp", "--turn", f"{SERVER}:{PORT}", *USER) as (left, right),
     ):
         assert left.kinds == {"host": "10.0.1.2", "srflx": "203.0.113.1", "relay": SERVER}
@@ -130,7 +120,7 @@ def test_tcp_through_two_nats(tmp_path: Path) -> None:
     """Neither NAT lets a connection in from outside: only two SYNs that cross get through."""
     with (
         two_nats(CONE, CONE) as nets,
-        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        turn_server(tmp_path, SERVER, PORT, host=nets.public),
         peers(nets, "tcp", "--stun", f"{SERVER}:{PORT}") as (left, right),
     ):
         assert left.kinds == {"host": "10.0.1.2", "srflx": "203.0.113.1"}
@@ -144,7 +134,7 @@ def test_tcp_through_two_nats(tmp_path: Path) -> None:
 def test_two_symmetric_nats_without_a_relay(tmp_path: Path) -> None:
     with (
         two_nats(SYMMETRIC, SYMMETRIC) as nets,
-        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        turn_server(tmp_path, SERVER, PORT, host=nets.public),
         peers(nets, "udp", "--stun", f"{SERVER}:{PORT}", "--timeout", "3", status=1) as (
             left,
             right,
@@ -164,7 +154,7 @@ def test_with_another_implementation_of_ice(tmp_path: Path, role: str) -> None:
     aioice = (str(PEER.with_name("aioice_peer.py")), role, SERVER, str(PORT))
     with (
         two_nats(CONE, CONE) as nets,
-        turn_server(tmp_path, SERVER, PORT, prefix=nets.inside("public")),
+        turn_server(tmp_path, SERVER, PORT, host=nets.public),
         peers(nets, "udp", "--stun", f"{SERVER}:{PORT}", other=aioice) as (left, right),
     ):
         introduce(left, right)
