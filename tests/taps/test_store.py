@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from greentaps.taps import store
-from greentaps.taps.history import History
-from greentaps.taps.store import Cell, Store
+from greentaps.taps.history import Cell, History
+from greentaps.taps.store import Store
 
 KEY = ("home", "success", "example.org", "tcp")
 

@@ -137,6 +137,28 @@ def test_what_changes_a_path(world: Networks, here: Host, commands: list[str]) -
         assert joined.connection.state is ConnectionState.ESTABLISHED
 
 
+def test_the_path_of_a_link_local_address(world: Networks, here: Host) -> None:
+    here.address("west", "fe80::1/64")
+    here.address("east", "fe80::1/64")
+    there = named(world, "west")
+    there.address("end", "fe80::2/64")
+    with there.entered():
+        peer = socket.socket(socket.AF_INET6)
+        peer.bind(("fe80::2", PORT, 0, socket.if_nametoindex("end")))
+        peer.listen()
+    remote = RemoteEndpoint().with_ip_address("fe80::2%west").with_port(PORT)
+    connection = Preconnection(remote_endpoint=remote).initiate(timeout=10)
+    changes: list[Connection] = []
+    connection.on_path_change(changes.append)
+    with peer:
+        here.ip("link set east down")
+        gevent.sleep(3 * watching.SETTLING)
+        assert changes == []
+        here.ip("link set west mtu 1300")
+        until(lambda: changes)
+        connection.abort()
+
+
 def test_what_does_not(world: Networks, here: Host) -> None:
     with Joined(named(world, "west"), "192.0.1.2") as joined:
         heard = len(joined.changes)
@@ -270,6 +292,29 @@ def test_one_that_fails_does_not_harm_the_others(
     assert [str(error) for error in reported] == ["on purpose"]
     unwatch("one")
     unwatch("two")
+
+
+def test_so_many_that_it_takes_several_turns(here: Host) -> None:
+    """Each hears once, and none after it has gone."""
+    calls: list[int] = []
+    turns: list[int] = []
+
+    def called(number: int) -> None:
+        calls.append(number)
+        if number == 0:
+            unwatch(3 * watching.AT_ONCE)
+            get_runner().call_soon(lambda: turns.append(len(calls)))
+
+    for number in range(3 * watching.AT_ONCE + 1):
+        watch(number, lambda number=number: called(number))
+    here.ip("link set west mtu 1300")
+    until(lambda: len(calls) == 3 * watching.AT_ONCE)
+    gevent.sleep(2 * watching.SETTLING)
+    assert calls == list(range(3 * watching.AT_ONCE))
+    assert turns[0] <= 2 * watching.AT_ONCE
+    for number in range(3 * watching.AT_ONCE):
+        unwatch(number)
+    assert watchers() == []
 
 
 def test_a_system_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

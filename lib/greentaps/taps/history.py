@@ -19,11 +19,12 @@ from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .store import Cell, Key, Store
+if TYPE_CHECKING:
+    from .store import Store
 
-__all__ = ["History", "default_history", "set_default_history"]
+__all__ = ["Cell", "History", "Key", "default_history", "set_default_history"]
 
 LIMIT = 16384
 """How many things a History remembers; one connection teaches about ten."""
@@ -40,6 +41,18 @@ FADING = 0.8
 SMOOTHING = 7.0
 _WHOLE_NETWORK = ""
 _ANY_STACK = ""
+
+
+Key = tuple[str, str, str, str]
+"""Network, kind, endpoint, stack."""
+
+
+class Cell(NamedTuple):
+    """One thing that is remembered: two numbers, and when."""
+
+    x: float
+    y: float
+    at: float
 
 
 class History:
@@ -62,7 +75,7 @@ class History:
             raise ValueError(f"limit must be positive, not {limit!r}")
         self._limit = limit
         self._cells: OrderedDict[Key, Cell] = OrderedDict()
-        self._store = None if path is None else Store(path, limit)
+        self._store = None if path is None else _store(path, limit)
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -272,6 +285,12 @@ class History:
     def _save_if_due(self, now: float) -> None:
         if self._store is not None:
             self._store.save_if_due(now)
+
+
+def _store(path: str | os.PathLike[str], limit: int) -> Store:
+    from .store import Store  # nobody else needs SQLite
+
+    return Store(path, limit)
 
 
 def _left(cell: Cell, kind: str, now: float) -> float:

@@ -15,10 +15,11 @@ import hashlib
 import os
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as File
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import EstablishmentError, Reason
 from . import netlink
@@ -273,16 +274,19 @@ def _namespace() -> str | None:
 def look() -> tuple[Path, ...]:
     """The paths of this machine, asked of the kernel now.  Raises OSError."""
     links = netlink.links()
-    routes = netlink.wide_routes()
-    found = netlink.addresses()
-    return tuple(
-        path_of(
-            link,
-            [address for address in found if address.index == link.index],
-            [route for route in routes if route.index == link.index],
-        )
-        for link in links
-    )
+    routes = _by_link(netlink.wide_routes())
+    addresses = _by_link(netlink.addresses())
+    return tuple(path_of(link, addresses[link.index], routes[link.index]) for link in links)
+
+
+L = TypeVar("L", netlink.Address, netlink.Route)
+
+
+def _by_link(all_: Iterable[L]) -> defaultdict[int, list[L]]:
+    found: defaultdict[int, list[L]] = defaultdict(list)
+    for one in all_:
+        found[one.index].append(one)
+    return found
 
 
 def path_of(

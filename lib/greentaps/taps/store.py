@@ -25,13 +25,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-__all__ = ["Cell", "ForeignFileError", "Key", "Store"]
+from .history import Cell, Key
 
-Key = tuple[str, str, str, str]
-"""Network, kind, endpoint, stack."""
+__all__ = ["ForeignFileError", "Store"]
 
 SAVE_EVERY = 30.0  # seconds
 SAVE_AFTER = 512  # changes
@@ -63,14 +62,6 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOP
 T = TypeVar("T")
 
 _log = logging.getLogger("greentaps.history")
-
-
-class Cell(NamedTuple):
-    """One thing that is remembered: two numbers, and when."""
-
-    x: float
-    y: float
-    at: float
 
 
 class ForeignFileError(OSError, ValueError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,9 @@ __all__ = ["follow", "unwatch", "view", "watch"]
 # routes with it, one by one.
 SETTLING = 0.05  # seconds
 
+# Each who is told may ask the kernel for a route.  So many are told in one turn of the hub.
+AT_ONCE = 50
+
 _log = logging.getLogger("greentaps.paths")
 
 
@@ -34,6 +38,7 @@ class _Watcher:
         self._runner = runner
         self._news = netlink.Notifications()
         self._timer: Any = None
+        self._due: dict[Hashable, Callable[[], None]] = {}
         self._watcher = runner.when_readable(self._news.fileno(), self._heard)
         runner.adopt(self)
 
@@ -50,12 +55,20 @@ class _Watcher:
     def _tell(self) -> None:
         self._timer.close()
         self._timer = None
-        for key, function in list(self.interested.items()):
-            if key in self.interested:  # still
+        self._due.update(self.interested)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Tell the next few, and let the hub turn before the others."""
+        for key in list(islice(self._due, AT_ONCE)):
+            function = self._due.pop(key)
+            if self.interested.get(key) is function:  # still
                 try:
                     function()
                 except Exception as error:
                     self._runner.collect(error)
+        if self._due:
+            self._runner.call_soon(self._go_on)
 
     def close(self) -> None:
         if _watchers.get(self._runner) is self:
@@ -64,6 +77,7 @@ class _Watcher:
             if each is not None:
                 each.close()
         self._timer = None
+        self._due.clear()
         self.interested.clear()
         self._runner.release(self)
 
@@ -120,13 +134,24 @@ def follow(who: Hashable, local: Any, remote: Any, function: Callable[[], None])
     Only addresses of IP have ways that change."""
     if not (isinstance(local, tuple) and isinstance(remote, tuple) and local and remote):
         return
-    seen = view(local[0], remote[0])
+    here, there = _text(local), _text(remote)
+    seen = view(here, there)
 
     def look() -> None:
         nonlocal seen
-        found = view(local[0], remote[0])
+        found = view(here, there)
         if found != seen:
             seen = found
             function()
 
     watch(who, look)
+
+
+def _text(name: tuple[Any, ...]) -> str:
+    """The address in a socket's name, with the interface if it is one of a link."""
+    address: str = name[0]
+    if len(name) == 4 and name[3] and "%" not in address:
+        path = next((path for path in survey().paths if path.index == name[3]), None)
+        if path is not None:
+            return f"{address}%{path.interface}"
+    return address
