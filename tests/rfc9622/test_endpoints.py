@@ -17,8 +17,10 @@ from greentaps import (
     RemoteEndpoint,
     TransportProperties,
 )
+from greentaps.taps.candidates import choose_ways
 from greentaps.taps.endpoint import Endpoint
-from greentaps.taps.paths import choose_interfaces, interfaces
+from greentaps.taps.paths import Path, Survey, interfaces
+from greentaps.taps.policy import SystemPolicy
 from greentaps.taps.properties import InterfaceType
 from rfc9622.world import datagrams, ip, listening, network, option, plain
 from taps.helpers import HERE, Stopwatch, free_port, local, plain_listener, port_of, remote
@@ -378,20 +380,18 @@ def test_a_local_interface_against_the_property(level: str, wish: str, action: s
     ids=str,
 )
 def test_the_choice_of_interfaces(wishes: list[Any], expected: list[Any] | None) -> None:
-    among = [
-        ("lo", InterfaceType.LOOPBACK),
-        ("a", InterfaceType.WIRED),
-        ("b", InterfaceType.WIRED),
-    ]
+    among = Survey(
+        (
+            Path("lo", InterfaceType.LOOPBACK),
+            Path("a", InterfaceType.WIRED),
+            Path("b", InterfaceType.WIRED),
+        )
+    )
     kinds = {kind.value: kind for kind in InterfaceType}
     said = [(level, kinds.get(what, what)) for level, what in wishes]
-    pairs = TransportProperties().set("interface", said).get("interface")
-    if expected is None:
-        with pytest.raises(EstablishmentError) as caught:
-            choose_interfaces(pairs, among)
-        assert caught.value.reason is Reason.NO_CANDIDATES
-    else:
-        assert choose_interfaces(pairs, among) == expected
+    properties = TransportProperties().set("interface", said)
+    ways = choose_ways([(None, ())], properties, SystemPolicy(), among)
+    assert [way.interface for way in ways if way.cut is None] == (expected or [])
 
 
 @pytest.mark.rfc("P-11", "MU-11", "ER-02", "SO-18")

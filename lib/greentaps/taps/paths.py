@@ -1,8 +1,7 @@
-"""The paths of this machine: its interfaces with their addresses and routes, and which of them the
-property `interface` leaves (RFC 9622 section 6.2.11, RFC 9623 section 4.1).
+"""The paths of this machine: its interfaces with their addresses and routes (RFC 9623 section 4.1).
 
 `survey` is asked at each establishment, so it is remembered, and looked at again only when the
-kernel has said that something changed; that costs one system call, and needs no watcher and no
+kernel has said that something changed; that costs two system calls, and needs no watcher and no
 greenlet.  A VPN is a path like any other.
 
 Where the kernel does not answer (no netlink: another system, or a sandbox) there are names and
@@ -19,18 +18,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as File
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from ..errors import EstablishmentError, Reason
 from . import netlink
 from .history import default_history
-from .properties import AVOID, PREFER, PROHIBIT, REQUIRE, InterfaceType
+from .properties import InterfaceType
 
 __all__ = [
     "LocalAddress",
     "Path",
     "Survey",
-    "choose_interfaces",
     "forget_survey",
     "interfaces",
     "survey",
@@ -409,42 +406,3 @@ def _pvds(index: int) -> tuple[str, ...]:
             if name in ("DOMAINS", "ROUTE_DOMAINS"):
                 found += [domain.strip("~.").lower() for domain in value.split()]
     return tuple(dict.fromkeys(domain for domain in found if domain))
-
-
-# -- Choosing --
-
-
-def choose_interfaces(
-    wishes: Iterable[tuple[Any, Any]], among: Sequence[tuple[str, InterfaceType]]
-) -> list[str | None]:
-    """The interfaces to try, best first; None is whichever the system takes.
-
-    *wishes* are pairs of a Preference and a name or an InterfaceType.  Pure.  Raises
-    EstablishmentError if none is left.
-    """
-    said: dict[Any, list[Any]] = {REQUIRE: [], PROHIBIT: [], PREFER: [], AVOID: []}
-    for level, what in wishes:
-        if level in said:
-            said[level].append(what)
-    if not any(said.values()):
-        return [None]
-
-    def fits(interface: tuple[str, InterfaceType], what: Sequence[Any]) -> bool:
-        return interface[0] in what or interface[1] in what
-
-    left = [
-        one
-        for one in among
-        if all(fits(one, [what]) for what in said[REQUIRE]) and not fits(one, said[PROHIBIT])
-    ]
-    if not left:
-        raise EstablishmentError(
-            "no interface of this machine is as required, and not prohibited",
-            Reason.NO_CANDIDATES,
-        )
-    left.sort(key=lambda one: (not fits(one, said[PREFER]), fits(one, said[AVOID])))
-    if said[REQUIRE] or said[PROHIBIT]:
-        return [name for name, _ in left]
-    # Mere wishes: first where they lead, then wherever there is a way.
-    best = [one for one in left if fits(one, said[PREFER])] if said[PREFER] else left
-    return [*(name for name, _ in best if not fits((name, _), said[AVOID])), None]
