@@ -13,6 +13,7 @@ from greentaps.taps.learning import Learning, is_here
 from greentaps.transports.options import Measure
 
 TCP, TLS = (find("tcp"),), (find("tls"), find("tcp"))
+UDP = (find("udp"),)
 HOME = Way(network="home")
 
 
@@ -45,6 +46,14 @@ def test_success_and_failure_become_scores() -> None:
     assert learning.score(HOME, TLS, "192.0.2.1") == 0.0
     ends = tuple(RemoteEndpoint().with_ip_address(f"192.0.2.{n}") for n in (2, 3))
     assert learning.score_of_stack(HOME, TCP, ends) < -0.5
+
+
+def test_a_datagram_socket_that_is_ready_proves_nothing() -> None:
+    learning = made()
+    learning.succeeded(leaf(stack=UDP), 0.0, Measure())
+    assert len(learning.history) == 0
+    learning.failed(leaf(stack=UDP))
+    assert learning.score(HOME, UDP, "192.0.2.1") < 0
 
 
 @pytest.mark.rfc("HE-11", "CR-05", "CA-05")

@@ -119,6 +119,9 @@ class Plugin:
     """Whether a Message may arrive twice: then it is no candidate unless all Messages are
     ``safelyReplayable`` (RFC 9622 section 9.1.3.4)."""
 
+    confirms: ClassVar[bool] = True
+    """Whether being ready proves that the peer is there: not so without a handshake."""
+
     def available(self) -> bool:
         """Whether this machine has the protocol.  Asked before anything is opened."""
         return True

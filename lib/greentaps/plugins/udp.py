@@ -42,6 +42,7 @@ class Udp(Plugin):
 
     name: ClassVar[str] = "udp"
     duplicates: ClassVar[bool] = True
+    confirms: ClassVar[bool] = False
     offers: ClassVar[dict[str, Offer]] = {
         "reliability": NEVER,
         "preserveMsgBoundaries": ALWAYS,

@@ -88,7 +88,11 @@ class Learning:
     # -- Teaching --
 
     def succeeded(self, leaf: Node, seconds: float, transport: Any) -> None:
-        """The attempt of *leaf* was ready after *seconds*, with *transport*."""
+        """The attempt of *leaf* was ready after *seconds*, with *transport*.  That teaches nothing
+        where nobody has answered yet."""
+        candidate = leaf.candidate
+        if candidate is None or not any(plugin.confirms for plugin in candidate.stack):
+            return
         found = _measure(leaf, transport)
         self._note(leaf, lambda *what: self.history.note_success(
             *what, now=self._clock(), latency=seconds, rtt=found.rtt))  # fmt: skip
