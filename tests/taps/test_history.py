@@ -114,6 +114,8 @@ def test_of_the_address_else_the_subnet_else_the_network() -> None:
     assert mean is not None
     assert 0.010 < mean < 0.100
     assert history.rtt("home", "a.name.example", now=0) == mean == history.rtt("home", now=0)
+    assert history.rtt("home", NEIGHBOUR[0], now=0, near=True) == 0.010
+    assert history.rtt("home", "203.0.113.1", now=0, near=True) is None
     assert history.rtt("elsewhere", HERE[0], now=0) is None
     assert history.latency("home", NEIGHBOUR[0], "tls/tcp", now=0) == 0.03
     assert history.latency("home", "203.0.113.1", "tls/tcp", now=0) is None

@@ -65,6 +65,7 @@ def test_delays_come_from_round_trip_times() -> None:
     assert learning.expected(leaf(stack=TLS)) == pytest.approx(0.24)
     # Of an address nearby its subnet says it.
     assert learning.expected(leaf("192.0.2.200")) == pytest.approx(0.16)
+    assert learning.expected(leaf("198.51.100.1")) is None
     assert learning.expected(leaf(way=Way(network="road"))) is None
     root = leaf().parent
     assert root is not None

@@ -148,10 +148,13 @@ class History:
         its subnet takes.  None if it is not known."""
         return self._first(network, LATENCY, _narrow(endpoint), stack, now)
 
-    def rtt(self, network: str, address: str = _WHOLE_NETWORK, *, now: float) -> float | None:
-        """The round-trip time to *address*, else to its subnet, else the network's average, in
-        seconds.  None if nothing is known."""
-        return self._first(network, RTT, (*_narrow(address), _WHOLE_NETWORK), _ANY_STACK, now)
+    def rtt(
+        self, network: str, address: str = _WHOLE_NETWORK, *, now: float, near: bool = False
+    ) -> float | None:
+        """The round-trip time to *address*, else to its subnet, else the network's average, which
+        *near* leaves out; in seconds.  None if nothing is known."""
+        endpoints = _narrow(address) if near else (*_narrow(address), _WHOLE_NETWORK)
+        return self._first(network, RTT, endpoints, _ANY_STACK, now)
 
     def throughput(
         self, network: str, address: str = _WHOLE_NETWORK, *, now: float

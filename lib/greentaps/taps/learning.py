@@ -58,7 +58,8 @@ class Learning:
         candidate, way = leaf.candidate, leaf.path
         if candidate is None or way is None:
             return None
-        rtt = self.history.rtt(way.network, candidate.remote[0], now=self._clock())
+        # Not the network's average: a server in the next room says nothing of one far away.
+        rtt = self.history.rtt(way.network, candidate.remote[0], now=self._clock(), near=True)
         return None if rtt is None else (len(candidate.stack) + 1) * rtt
 
     def performance(self, properties: TransportProperties) -> Callable[[str], float] | None:
