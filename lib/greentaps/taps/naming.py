@@ -495,7 +495,7 @@ class Resolution:
         if self._history is None:
             return Past()
         return Past(
-            self._history.rtt(self._network, address[0], now=now()),
+            self._history.rtt(self._network, address[0], now=now(), near=True),
             self._history.used(self._network, address[0], now=now()),
         )
 
