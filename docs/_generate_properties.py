@@ -271,7 +271,7 @@ def _older(out: io.StringIO) -> None:
         "Taken wherever a property's name is; ``greentaps.taps.names`` has the constants.\n\n"
     )
     rows = []
-    for row in (*taps.TABLE, *taps.OLDER):
+    for row in (*taps.TABLE, *taps.BEYOND):
         rows += [(f"``{name}``", f"``{row.name}``") for name in row.aliases]
         rows += [(f"``{name}``", f"the opposite of ``{row.name}``") for name in row.opposites]
     for one in taps.COMBINED:
@@ -289,6 +289,10 @@ def _own(out: io.StringIO) -> None:
 ``greentaps.taps.properties.register_property("_acme.colour", ...)`` adds one.  Its namespace
 begins with ``_`` and names the vendor or the program; keywords of IANA's registry of Protocol
 Numbers are refused as a namespace, and warned of elsewhere in the name (:rfc:`9622#section-4.1`).
+
+This library has one: ``_greentaps.receiveEcn``, a Selection Property (Boolean, by default False).
+With it the context of each received datagram tells its ECN field, ``context.get("ecn")``: 0 to 3.
+It makes receiving slower.
 
 """
     )

@@ -268,7 +268,6 @@ MISSING: dict[str, str] = {
     "SO-06": MPTCP,
     "SO-07": SCTP,
     "SO-09": UDPLITE + "; the checksum of UDP is never turned off",
-    "SO-14": "needs the control messages of recvmsg(2), which pyuv does not hand on",
     "SO-16": MULTICAST,
     "SO-17": EARLY,
     "SO-21": SCTP,

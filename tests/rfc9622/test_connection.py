@@ -589,9 +589,9 @@ def test_no_other_paths_are_used_or_told_of() -> None:
         assert server.receive(1, timeout=10).data == b"x"
 
 
-@pytest.mark.rfc("P-51", "N-10", "MS-17")
-def test_the_ecn_field_is_not_known() -> None:
-    """pyuv does not hand control messages up; the property says that there is nothing."""
+@pytest.mark.rfc("N-10")
+def test_the_ecn_field_is_not_known_unless_it_is_asked_for() -> None:
+    """It has a name of our own, and no IETF protocol's; the property says that there is nothing."""
     with datagram_peer() as (connection, peer):
         peer.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 2)
         connection.send(b"who are you?")

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from greentaps.taps import names
 from greentaps.taps.properties import (
+    BEYOND,
     DISABLED,
     FULL_COVERAGE,
     NOT_APPLICABLE,
-    OLDER,
     TABLE,
     UNLIMITED,
     CapacityProfile,
@@ -235,7 +235,7 @@ def test_every_alias_is_tested_here() -> None:
         pair[0] for table in (SELECTION, CONNECTION, MESSAGE, TIMEOUTS) for pair in table.values()
     }
     tested |= {"state", "send", "receive", "per-message-reliability"}
-    for row in (*TABLE, *OLDER):
+    for row in (*TABLE, *BEYOND):
         assert set(row.aliases) | set(row.opposites) <= tested
     assert find_property("per-message-reliability").name == "perMsgReliability"
 

@@ -23,6 +23,7 @@ from greentaps.errors import GreentapsError
 from greentaps.taps import names, properties
 from greentaps.taps.properties import (
     AVOID,
+    BEYOND,
     BOOLEAN,
     DISABLED,
     FULL_COVERAGE,
@@ -30,7 +31,6 @@ from greentaps.taps.properties import (
     MESSAGE_DEFAULTS,
     NO_PREFERENCE,
     NOT_APPLICABLE,
-    OLDER,
     PREFER,
     PREFERENCE,
     PROHIBIT,
@@ -161,7 +161,7 @@ def test_generic_names_have_no_namespace() -> None:
 
 @pytest.mark.rfc("T-12", "MU-02", "MU-04", "N-10")
 def test_names_of_protocols_are_the_rfcs_and_ours_are_vendors() -> None:
-    for row in (*TABLE, *OLDER):
+    for row in (*TABLE, *BEYOND):
         if row.namespace and row.namespace != "tcp":
             assert row.namespace == "_greentaps"
     assert [row.name for row in TABLE if row.namespace == "tcp"] == [
@@ -640,7 +640,7 @@ def test_a_new_object_has_all_defaults() -> None:
     made = TransportProperties()
     assert made.explicit() == {}
     found = dict(made)
-    assert list(found) == [row.name for row in (*TABLE, *OLDER) if row.group.places]
+    assert list(found) == [row.name for row in (*TABLE, *BEYOND) if row.group.places]
     for row in SETTABLE:
         assert found[row.name] == row.default == made[row.name]
         assert not made.is_set(row.name)
@@ -1074,7 +1074,7 @@ def test_get_in_every_state(state: ConnectionState) -> None:
     assert live.get("canReceive") is True
     found = dict(live.items())
     assert list(found) == list(live) == list(live.keys())
-    assert len(live) == len(found) == 50 + len(OLDER)
+    assert len(live) == len(found) == 50 + len(BEYOND)
     assert found["connState"] is state
     assert "connTimeout" in live
     assert "final" in live
@@ -1470,7 +1470,7 @@ def test_the_page_is_the_table(tmp_path: Path) -> None:
     assert module.PAGE.read_text(encoding="utf-8") == written, (
         "run: PYTHONPATH=lib python docs/_generate_properties.py"
     )
-    for row in (*TABLE, *OLDER):
+    for row in (*TABLE, *BEYOND):
         for name in (row.name, *row.aliases, *row.opposites):
             assert f"``{name}``" in written
     assert "seconds, rates in bit/s" in written

@@ -36,6 +36,8 @@ from .tcp import configure
 
 __all__ = ["Udp"]
 
+_RECEIVE_ECN = "_greentaps.receiveEcn"
+
 
 class Udp(Plugin):
     """The kernel's UDP."""
@@ -60,7 +62,12 @@ class Udp(Plugin):
     }
 
     def open(self, attempt: Attempt, below: Any) -> Any:
-        flow = connect_flow(attempt.remote, attempt.local, lambda here: configure(here, attempt))
+        flow = connect_flow(
+            attempt.remote,
+            attempt.local,
+            lambda here: configure(here, attempt),
+            marked=bool(attempt.options.get(_RECEIVE_ECN)),
+        )
         self._configure(flow.get_extra_info("handle"), attempt)
         return flow
 
@@ -70,6 +77,7 @@ class Udp(Plugin):
             deliver,
             admit=attempt.admit,
             prepare=lambda here: configure(here, attempt),
+            marked=bool(attempt.options.get(_RECEIVE_ECN)),
         )
         self._configure(listener.handle, attempt)
         return listener

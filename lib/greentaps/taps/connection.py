@@ -181,6 +181,25 @@ class _Send:
         self.unchecked: Any = None  # what was set, if no stack was there to check it against
 
 
+class _Marks:
+    """Stands between a transport and its Connection where the ECN field of datagrams is asked
+    for (RFC 9622 section 9.3.3.1), so that others need not look for it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.data_received = connection.data_received
+        self.eof_received = connection.eof_received
+        self.error_received = connection.error_received
+        self.pause_writing = connection.pause_writing
+        self.resume_writing = connection.resume_writing
+        self.connection_lost = connection.connection_lost
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        ecn = getattr(data, "ecn", None)
+        context = None if ecn is None else MessageContext().note("_greentaps.ecn", ecn)
+        self._connection.datagram_received(bytes(data), addr, context)
+
+
 class Connection(ConnectionHandlers, FramerHost):
     """A Connection (RFC 9622 section 8); made by a `Preconnection` and by a `Listener`.
 
@@ -380,8 +399,9 @@ class Connection(ConnectionHandlers, FramerHost):
         """Become the protocol of a transport that is ready and paused.  Raises
         EstablishmentError if it has been lost meanwhile."""
         transport = established.transport
+        marked = self._setup.properties.get("_greentaps.receiveEcn") and self._may_receive
         try:
-            transport.set_protocol(self)
+            transport.set_protocol(_Marks(self) if marked else self)
         except TransportError as error:
             raise EstablishmentError(
                 "the connection was lost at once",
@@ -1097,11 +1117,11 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._receive_limit is not None:
             self._limit_receiving(len(data))
 
-    def datagram_received(self, data: bytes, addr: Any) -> None:
+    def datagram_received(self, data: bytes, addr: Any, context: Any = None) -> None:
         if self._framers is not None:
-            self._framers.feed_datagram(data)
+            self._framers.feed_datagram(data, context)
         else:
-            self.deliver(data, None, True)
+            self.deliver(data, context, True)
         if self._receive_limit is not None:
             self._limit_receiving(len(data))
 

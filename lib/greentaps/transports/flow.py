@@ -24,6 +24,7 @@ from ..hub import Runner, check_timeout, get_runner
 from . import options
 from .base import CLOSE_TIMEOUT, CLOSED, CLOSING, NEW, OPEN, BaseTransport, as_bytes
 from .datagram import DatagramTransport
+from .marked import MarkedDatagramTransport
 
 __all__ = ["IDLE_TIMEOUT", "MAX_FLOWS", "Flow", "FlowListener", "connect_flow"]
 
@@ -319,9 +320,12 @@ class _Lift:
         self._flow._lost()
 
 
-def connect_flow(remote: Any, local: Any = None, prepare: Prepare | None = None) -> Flow:
+def connect_flow(
+    remote: Any, local: Any = None, prepare: Prepare | None = None, *, marked: bool = False
+) -> Flow:
     """A flow to the socket address *remote*, from *local* if given.  Nothing is sent.  *prepare*
-    is called with the socket before it is bound, and may raise OSError.
+    is called with the socket before it is bound, and may raise OSError.  With *marked* the data
+    that arrive are `MarkedBytes`.
 
     Raises TransportError: no route, or the local port is taken.
     """
@@ -338,7 +342,7 @@ def connect_flow(remote: Any, local: Any = None, prepare: Prepare | None = None)
     except OSError as error:
         get_runner().discard(handle)
         raise TransportError.from_errno(error.errno or 0, "connect", remote) from error
-    return _OwnFlow(DatagramTransport(handle), remote)
+    return _OwnFlow((MarkedDatagramTransport if marked else DatagramTransport)(handle), remote)
 
 
 # -- Listeners --
@@ -424,7 +428,8 @@ class FlowListener:
     *deliver* is called with each new flow, which holds its first datagram until it is started.
     *admit*, if given, says of a peer's address whether it may have one.  *idle_timeout* (seconds)
     and *max_flows* bound what is kept.  *prepare* is called with the socket before it is bound, and
-    may raise OSError.  Raises TransportError.
+    may raise OSError.  With *marked* the data that arrive are `MarkedBytes`.  Raises
+    TransportError.
     """
 
     def __init__(
@@ -436,6 +441,7 @@ class FlowListener:
         idle_timeout: float = IDLE_TIMEOUT,
         max_flows: int = MAX_FLOWS,
         prepare: Prepare | None = None,
+        marked: bool = False,
     ) -> None:
         self.runner = get_runner()
         made = _bound(local, None, prepare)
@@ -456,7 +462,8 @@ class FlowListener:
         self._closing = False
         self._ticking: Any = None
         self._tick_seconds = idle_timeout / _TICKS
-        self._transport = DatagramTransport(self.handle)
+        kind = MarkedDatagramTransport if marked else DatagramTransport
+        self._transport = kind(self.handle)
         self._transport.start(self)
         self._wind()
 

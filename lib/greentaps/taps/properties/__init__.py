@@ -38,8 +38,8 @@ from .messages import (
 )
 from .profiles import PROFILES, TransportPropertyProfiles
 from .table import (
+    BEYOND,
     COMBINED,
-    OLDER,
     RESERVED_KEYWORDS,
     TABLE,
     Group,
@@ -97,6 +97,7 @@ __all__ = [
     "ACTIVE",
     "AGGREGATE",
     "AVOID",
+    "BEYOND",
     "BIDIRECTIONAL",
     "BOOLEAN",
     "CLOSED",
@@ -112,7 +113,6 @@ __all__ = [
     "MESSAGE_DEFAULTS",
     "NOT_APPLICABLE",
     "NO_PREFERENCE",
-    "OLDER",
     "PASSIVE",
     "PREFER",
     "PREFERENCE",

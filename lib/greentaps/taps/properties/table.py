@@ -60,8 +60,8 @@ from .values import (
 )
 
 __all__ = [
+    "BEYOND",
     "COMBINED",
-    "OLDER",
     "RESERVED_KEYWORDS",
     "TABLE",
     "Combined",
@@ -455,8 +455,13 @@ TABLE: tuple[Property, ...] = (
     ),
 )  # fmt: skip
 
-# What older systems have and RFC 9622 has not: accepted and read back; no stack makes use of it.
-OLDER: tuple[Property, ...] = (
+# What RFC 9622 has not: one of our own, for what it has and gives no way to ask for (section
+# 9.3.3.1); and what older systems have, which is accepted and read back, and of no use to a stack.
+BEYOND: tuple[Property, ...] = (
+    Property(
+        "", "_greentaps.receiveEcn", "", _S, BOOLEAN, False,
+        "the ECN field of each received datagram is told, which makes receiving slower",
+    ),
     Property(
         "", "_greentaps.retransmitNotify", "", _S, PREFERENCE, NO_PREFERENCE,
         "excessive retransmissions are reported; RFC 9622 has softErrorNotify instead",
@@ -564,7 +569,7 @@ def _written(spelling: str) -> tuple[str, str, str]:
     return spelling, f"{namespace}{dot}{kebab}", f"{namespace}{dot}{kebab.replace('-', '_')}"
 
 
-for _row in (*TABLE, *OLDER):
+for _row in (*TABLE, *BEYOND):
     _add(_row)
 
 
@@ -706,7 +711,7 @@ def unregister_property(name: str) -> None:
     """Take back a `register_property`.  Raises UnknownPropertyError, or PropertyNameError for a
     property that was not registered."""
     row = find_property(name)
-    if row in TABLE or row in OLDER:
+    if row in TABLE or row in BEYOND:
         raise PropertyNameError(f"{row.name} is not a registered property", name)
     del _rows[row.name]
     if row.name in _preferences:
