@@ -56,8 +56,8 @@ class LengthPrefixFramer(Framer):
         self.byteorder: Literal["big", "little"] = byteorder
         self.max_length = possible if max_length is None else max_length
         prefix = Struct(_ORDERS[byteorder] + _CODES[width])
+        self._prefix = prefix
         self._pack = prefix.pack
-        self._unpack = prefix.unpack
 
     def new_sent_message(
         self, link: FramerLink, data: Buffer, context: Any, end_of_message: bool
@@ -96,10 +96,10 @@ class LengthPrefixFramer(Framer):
 
     def handle_received_data(self, link: FramerLink) -> None:
         """Take the length, and have so many bytes delivered."""
-        prefix = link.take(self.width)
+        prefix = link.take_unpacked(self._prefix)
         if prefix is None:
             return
-        (length,) = self._unpack(prefix)
+        (length,) = prefix
         if length > self.max_length:
             raise DeframingError(
                 f"the peer announces a Message of {length} bytes, more than {self.max_length}"

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from struct import Struct
 from typing import Any
 
 from .base import Buffer, DeframingError, Framer
@@ -93,6 +94,12 @@ class FramerHost:
     def write(self, data: Buffer) -> None:
         """Hand *data* to the transport: bytes of the stream, or one whole datagram."""
         raise NotImplementedError
+
+    @property
+    def writer(self) -> Callable[[Buffer], Any]:
+        """`write`, or what does the same with fewer calls at present.  A host that changes its
+        mind calls `FramerStack.rewire`."""
+        return self.write
 
     def framers_ready(self) -> None:
         """All framers are ready; said once, perhaps from within `FramerStack.start`."""
@@ -316,6 +323,16 @@ class FramerLink:
             return None
         self._cursor = end
         return buffer[cursor:end]
+
+    def take_unpacked(self, layout: Struct) -> tuple[Any, ...] | None:
+        """As `take` of so many bytes as *layout* (a ``struct.Struct``) has, unpacked."""
+        cursor = self._cursor
+        end = cursor + layout.size
+        buffer = self._buffer
+        if len(buffer) < end:
+            return None
+        self._cursor = end
+        return layout.unpack_from(buffer, cursor)
 
     def find(self, what: bytes, start: int = 0, stop: int | None = None) -> int:
         """How many bytes after the cursor *what* (bytes) is, or -1.  It must lie between *start*
@@ -845,6 +862,10 @@ class FramerStack:
         if self.error is None:
             self._host.framers_ended()
 
+    def rewire(self) -> None:
+        """The host's `writer` is another one now."""
+        self._wire()
+
     # -- Inside --
 
     def _end_of(self, link: FramerLink) -> None:
@@ -876,7 +897,7 @@ class FramerStack:
                 link.send = _ignore
                 link._deliver = link._up = link._write = _ignore
             return
-        write = self._host.write
+        write = getattr(self._host, "writer", None) or self._host.write
         top = self._top
         if not links:
             self.feed = partial(_feed_through, top)

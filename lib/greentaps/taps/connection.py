@@ -800,11 +800,18 @@ class Connection(ConnectionHandlers, FramerHost):
         # Datagrams are Messages: to join them would change them.
         if self._transport is not None and not hasattr(self._transport, "largest"):
             self._collected = []
+            self._rewire()
 
     def end_collecting(self) -> None:
         collected, self._collected = self._collected, None
+        self._rewire()
         if collected and not self._transport.is_closing():
             self.write(b"".join(collected))
+
+    def _rewire(self) -> None:
+        """What the framers write goes another way now."""
+        if self._framers is not None:
+            self._framers.rewire()
 
     def was_sent(self, item: Outgoing) -> None:
         self._report_sent(item.owner, None)
@@ -1142,6 +1149,11 @@ class Connection(ConnectionHandlers, FramerHost):
             self._transport.write(data)
 
     @property
+    def writer(self) -> Any:
+        simple = self._transport is not None and self._collected is None and self._throttle is None
+        return self._transport.write if simple else self.write
+
+    @property
     def write_blocked(self) -> bool:  # type: ignore[override]
         return self._blocked
 
@@ -1173,9 +1185,7 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def deliver(self, data: bytes, context: Any, end_of_message: bool) -> None:
         """A Message, or a piece of one, has arrived."""
-        if self._closed_by_us or self._stopping or not self._may_receive:
-            return
-        requests = self._requests
+        requests = self._requests  # none when we are closing, or are for sending only
         if requests and end_of_message and not self._inbox.size and self._stream_context is None:
             first = requests[0]
             if len(data) <= first.maximum:
@@ -1188,6 +1198,8 @@ class Connection(ConnectionHandlers, FramerHost):
                 message._connection = self
                 if first.finish(message):
                     return
+        if self._closed_by_us or self._stopping or not self._may_receive:
+            return
         if context is None:
             context = self._context_of_piece(end_of_message)
         if self._inbox is _NOTHING:
@@ -1910,6 +1922,7 @@ class Connection(ConnectionHandlers, FramerHost):
                 self._runner,
                 whole=hasattr(self._transport, "largest"),
             )
+        self._rewire()
         self._set_fast()
 
     def _throttled(self, holds: bool) -> None:
