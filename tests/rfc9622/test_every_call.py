@@ -64,7 +64,7 @@ TIMEOUT = named("timeout", *NOT_TIMEOUTS)
 LENGTH = ("1", 1.0, True, [1], 0, -1)
 EVENTS = """
 clone_error closed connection_error establishment_error expired path_change ready receive_error
-received received_partial send_error sent soft_error
+received received_partial rendezvous_done send_error sent soft_error
 """
 HANDLERS = {f"on_{event}": Call(NOT_HANDLERS) for event in EVENTS.split()}
 ENDPOINT = {
@@ -75,6 +75,29 @@ ENDPOINT = {
     "with_interface": Call((*NOT_STR, "", "a b", "a/b", "a%b")),
     "with_protocol": Call((*NOT_STR, "", "t c p")),
     "with_hop_limit": Call((None, "1", 1.0, True, OBJECT, 0, -1, 256)),
+    "with_ice_credentials": Call(
+        (),
+        [((name, "p" * 22), {}) for name in (None, 1, "abc", "a" * 257, "ab cd")]
+        + [(("abcd", password), {}) for password in (None, 1, "short", "p" * 257, "p " * 11)],
+    ),
+    "from_text": Call(
+        (None, 1, b"x", "", "candidate:", "a=candidate:1 1 udp 1 192.0.2.1", "x" * 5000)
+    ),
+}
+SERVER = Call(
+    (None, 1, 1.5, "", "a b", OBJECT),
+    [
+        *named("port", "http", 0, -1, 65536, 1.5, None, before=("192.0.2.1",)),
+        *named("credentials", "me", ("me",), ("me", 1), 7, before=("192.0.2.1",)),
+    ],
+)
+REMOTES = Call((1, "name", local(), [local()], OBJECT))
+LOCALS = Call((1, "name", remote(1), [remote(1)], OBJECT))
+ENDS = {
+    "add_local": LOCALS,
+    "add_remote": REMOTES,
+    "remove_local": LOCALS,
+    "remove_remote": REMOTES,
 }
 PREFERENCE = Call((*NOT_NAMES, "noSuchThing", "connTimeout", "multipath"))
 CALLS: dict[type, dict[str, Call]] = {
@@ -83,7 +106,8 @@ CALLS: dict[type, dict[str, Call]] = {
         "on_connection_received": Call(NOT_HANDLERS),
         "on_stopped": Call(NOT_HANDLERS),
         "add_framer": Call((None, 1, "framer", taps.LengthPrefixFramer)),
-        "add_remote": Call((1, "name", local(), [local()], OBJECT)),
+        **ENDS,
+        "explain": Call(NOT_TIMEOUTS),
         "initiate": Call(NOT_TIMEOUTS),
         "initiate_with_send": Call(
             NOT_DATA,
@@ -94,9 +118,12 @@ CALLS: dict[type, dict[str, Call]] = {
             ],
         ),
         "listen": Call(NOT_TIMEOUTS),
+        "rendezvous": Call(NOT_TIMEOUTS),
+        "resolve": Call(NOT_TIMEOUTS),
     },
     Connection: {
         **HANDLERS,
+        **ENDS,
         "batch": Call((1, "block", [print])),
         "clone": Call(
             (1, "framer"), [*named("connection_properties", 1, ["x"], "connPriority"), *TIMEOUT]
@@ -183,7 +210,7 @@ CALLS: dict[type, dict[str, Call]] = {
         "default": Call((*NOT_NAMES, "noSuchThing")),
         **dict.fromkeys(("require", "prefer", "no_preference", "avoid", "prohibit"), PREFERENCE),
     },
-    LocalEndpoint: ENDPOINT,
+    LocalEndpoint: {**ENDPOINT, "with_stun_server": SERVER, "with_turn_server": SERVER},
     RemoteEndpoint: ENDPOINT,
     Message: {},
     ConnectionProperties: {

@@ -98,8 +98,9 @@ def test_a_close_that_nobody_acknowledges() -> None:
                 connection.close(timeout=0.3)
             assert caught.value.reason is Reason.TIMEOUT
             assert 0.29 < took.seconds < 5
-            until(lambda: log)
-            assert log.names == ["connection_error"]
+            until(lambda: "connection_error" in log.names)
+            # The cable was cut, which may be told first.
+            assert [name for name in log.names if name != "path_change"] == ["connection_error"]
             peer.close()
 
 

@@ -75,7 +75,8 @@ def test_one_endpoint_or_several_or_none() -> None:
         {"remote_endpoint": 5},
         {"transport_properties": {"reliability": "Require"}},
         {"transport_properties": SecurityParameters()},
-        {"security_parameters": True},
+        {"security_parameters": "tls"},
+        {"resolver": "192.0.2.53"},
         {"security_parameters": TransportProperties()},
     ],
 )

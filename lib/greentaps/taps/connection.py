@@ -447,10 +447,12 @@ class Connection(ConnectionHandlers, FramerHost):
         self._begin_properties()
         self._paused = False
         self._set_fast()
+        monitoring.opened(self, stack_name(established.candidate.stack), received=True)
         try:
             transport.start(self)
         except BaseException:
             self._stop_timers()
+            monitoring.lost(stack_name(established.candidate.stack), failed=True)
             raise
 
     def begin_events(self, events: Events | None) -> None:

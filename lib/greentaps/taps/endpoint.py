@@ -150,6 +150,8 @@ class Endpoint:
     def from_text(cls, text: str) -> Self:
         """The Endpoint that *text* is about: one line of `to_text`, or of an ICE agent (RFC 8839
         section 5.1).  Raises ValueError."""
+        if not isinstance(text, str):
+            raise TypeError(f"the text of an Endpoint is a str, not {text!r}")
         transport, address, facts = read_candidate(text)
         made = cls().with_ip_address(address[0]).with_port(address[1]).with_protocol(transport)
         made._facts = facts
@@ -335,7 +337,7 @@ def _nat_server(address: Any, port: int, credentials: tuple[str, str] | None) ->
     if not named.port:
         raise ValueError("the port of a server is not 0")
     if credentials is not None:
-        name, password = credentials
+        name, password = (None, None) if isinstance(credentials, str) else credentials
         if not isinstance(name, str) or not isinstance(password, str):
             raise TypeError("credentials are a user name and a password, both str")
         credentials = (name, password)
