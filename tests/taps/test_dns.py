@@ -718,7 +718,8 @@ def test_a_forked_child_asks_for_itself(bad: Bad) -> None:
 
 
 @pytest.mark.rfc("CT-07", "CG-06")
-def test_a_connection_to_a_service() -> None:
+@pytest.mark.parametrize("own", [False, True])
+def test_a_connection_to_a_service(own: bool) -> None:
     """The whole way: SRV records, a target that refuses, a target that answers."""
     listening = Preconnection(LocalEndpoint().with_ip_address(HERE).with_port(0))
     with listening.listen() as listener:
@@ -730,11 +731,12 @@ def test_a_connection_to_a_service() -> None:
             f"--host-record=dead.test,live.test,{HERE}",
         )
         with serving(free_port(), *records) as at:
-            set_default_resolver(DnsResolver([(HERE, at)]))
+            resolver = DnsResolver([(HERE, at)])
+            set_default_resolver(None if own else resolver)
             try:
-                connection = Preconnection(remote_endpoint=named("test", "talk")).initiate(
-                    timeout=9
-                )
+                connection = Preconnection(
+                    remote_endpoint=named("test", "talk"), resolver=resolver if own else None
+                ).initiate(timeout=9)
             finally:
                 set_default_resolver(None)
             server = listener.accept(timeout=9)

@@ -198,7 +198,7 @@ def test_the_same_facts_give_the_same_order(
     assert unusable == sorted(unusable)
 
 
-@pytest.mark.rfc("HE-09")
+@pytest.mark.rfc("HE-02", "HE-09")
 @given(st.lists(st.booleans()), st.integers(1, 4))
 def test_families_alternate(v6: list[bool], first_count: int) -> None:
     items = list(enumerate(v6))
@@ -221,6 +221,7 @@ def test_families_alternate(v6: list[bool], first_count: int) -> None:
         assert pattern[head : head + 2 * both] == [False, True] * both
 
 
+@pytest.mark.rfc("HE-02")
 def test_first_address_family_count_is_one() -> None:
     items = ["6a", "6b", "6c", "4a", "4b"]
     assert interleave(items, lambda one: one[0] == "6") == ["6a", "4a", "6b", "4b", "6c"]
