@@ -198,9 +198,16 @@ class Server:
     def __init__(self, address: str, log: str, port: int) -> None:
         self.log = open(log, "a", encoding="ascii")  # noqa: SIM115
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.udp = socket.socket(family, socket.SOCK_DGRAM)
-        self.udp.bind((address, port))
-        self.tcp = socket.create_server(self.udp.getsockname()[:2], family=family)
+        while True:  # the port has to be free for TCP as well
+            self.udp = socket.socket(family, socket.SOCK_DGRAM)
+            self.udp.bind((address, port))
+            try:
+                self.tcp = socket.create_server(self.udp.getsockname()[:2], family=family)
+                break
+            except OSError:
+                self.udp.close()
+                if port:
+                    raise
         self.elsewhere = socket.socket(family, socket.SOCK_DGRAM)
         self.elsewhere.bind((address, 0))
 

@@ -95,10 +95,14 @@ def failure(resolver: DnsResolver, name: str, family: int = V4) -> ResolutionErr
 
 
 def free_port() -> int:
-    with socket.socket(V4, socket.SOCK_DGRAM) as one, socket.socket(V4) as other:
-        one.bind((HERE, 0))
-        other.bind((HERE, one.getsockname()[1]))
-        return int(one.getsockname()[1])
+    """A port that nobody has, neither for UDP nor for TCP."""
+    while True:
+        with socket.socket(V4, socket.SOCK_DGRAM) as one, socket.socket(V4) as other:
+            one.bind((HERE, 0))
+            port = int(one.getsockname()[1])
+            with contextlib.suppress(OSError):
+                other.bind((HERE, port))
+                return port
 
 
 @contextlib.contextmanager
