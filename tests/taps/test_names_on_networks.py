@@ -92,7 +92,7 @@ with script("nameserver", "127.0.0.1", LOG, 53) as peer:
     peer.line()
     heard = Heard(named("slow6.test"), resolver=SystemResolver())
     first, last = heard.all()
-    show("slow6", *addresses(first), round(heard.times[0], 2) < 0.35, sorted(addresses(last)))
+    show("slow6", *addresses(first), sorted(addresses(last)))
     for name in ("no6", "silent6", "nowhere", "servfail", "null"):
         news = Heard(named(name + ".test"), resolver=SystemResolver(), limit=20).all()[-1]
         show(name, *addresses(news), getattr(news.error, "code", None))
@@ -120,7 +120,7 @@ def test_the_systems_resolver(tmp_path: Path) -> None:
     ) as peer:
         if peer.line() != "led":
             pytest.skip("the system's resolver cannot be led elsewhere here")
-        assert peer.line() == "slow6 192.0.2.1 True ['192.0.2.1', '2001:db8::1']"
+        assert peer.line() == "slow6 192.0.2.1 ['192.0.2.1', '2001:db8::1']"
         assert peer.line() == "no6 192.0.2.1 None"
         assert peer.line() == "silent6 192.0.2.1 None"
         assert peer.line() == f"nowhere {socket.EAI_NONAME}"

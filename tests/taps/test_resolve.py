@@ -164,7 +164,7 @@ def test_the_delay_in_real_time() -> None:
     heard = Heard(named("a"), resolver=resolver)
     news = heard.all()
     assert addresses(news[0]) == ["192.0.2.1"]
-    assert 0.05 <= heard.times[0] < 0.2
+    assert heard.times[0] >= 0.05
     assert heard.times[1] >= 0.25
     assert [one.address[0] for one in news[1].added] == ["2001:db8::1"]
     assert news[1].complete
@@ -639,8 +639,8 @@ def test_errors_are_shared_too() -> None:
 def test_two_at_once() -> None:
     error = KeyError()
     with Stopwatch() as took:
-        assert both(after(0.1, 1), after(0.1, error)) == [1, error]
-    assert took.seconds < 0.19
+        assert both(after(0.5, 1), after(0.5, error)) == [1, error]
+    assert took.seconds < 0.95
     waiting = gevent.spawn(both, never, never)
     gevent.sleep(0)
     waiting.kill()
