@@ -17,6 +17,7 @@ from greentaps.taps.history import History, default_history, set_default_history
 from greentaps.taps.paths import Path, Survey, forget_survey, interfaces, look, path_of, survey
 from greentaps.taps.properties import InterfaceType
 from netns import Host, networks
+from taps.helpers import until
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 UP_AND_RUNNING = 0x41
@@ -125,6 +126,7 @@ def test_kinds_of_address(host: Host) -> None:
         "addr add 192.0.2.5/24 dev west",
         "addr add 192.0.2.6/24 dev west",  # "secondary": the flag that means "temporary" in IPv6
     )
+    until(lambda: any(one.temporary for one in path(host, "west").addresses))
     found = {one.text: one for one in path(host, "west").addresses if one.scope == "global"}
     temporary = [one for one in found.values() if one.temporary]
     assert len(temporary) == 1

@@ -23,6 +23,7 @@ Abort                RST
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -124,6 +125,10 @@ def configure(here: socket.socket, attempt: Attempt) -> None:
     temporary = attempt.options.get("useTemporaryLocalAddress")
     if temporary is not None:
         options.prefer_temporary_address(here, temporary)
+    elif here.family == socket.AF_INET6:
+        # The defaults of RFC 9622 section 6.2.13: Prefer to initiate, and Avoid to listen.
+        with contextlib.suppress(OSError):
+            options.prefer_temporary_address(here, attempt.remote is not None)
 
 
 def _configure(handle: Any, attempt: Attempt, *, local: bool) -> None:
