@@ -107,7 +107,7 @@ def test_by_name_and_by_type(scene: Scene, level: str, what: object, source: str
     ("level", "domain", "source"),
     [
         ("require", "corp.example", "192.0.2.1"),
-        ("prefer", "corp.example", "192.0.2.1"),
+        ("prefer", "Corp.Example.", "192.0.2.1"),
         ("require", "home.example", "192.0.1.1"),
         ("prohibit", "home.example", "192.0.2.1"),
         ("require", "no-such.example", None),

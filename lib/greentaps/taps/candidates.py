@@ -341,7 +341,9 @@ def _versions(path: Path | _Unknown) -> frozenset[int] | None:
 
 
 def _fits(path: Path | _Unknown, what: Any, name: str) -> bool:
-    return what in path.pvds if name == "pvd" else what in (path.interface, path.type)
+    if name == "pvd":  # a domain, which has no case
+        return str(what).rstrip(".").lower() in path.pvds
+    return what in (path.interface, path.type)
 
 
 def _hits(
