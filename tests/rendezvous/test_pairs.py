@@ -7,6 +7,7 @@ import contextlib
 import gc
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,11 +16,16 @@ import pytest
 from conftest import Certificates
 from gevent import socket as gsocket
 from greentaps import (
+    AVOID,
+    NO_PREFERENCE,
+    PREFER,
+    PROHIBIT,
     REQUIRE,
     Connection,
     ConnectionError,  # noqa: A004 - RFC 9622's own name
     ConnectionState,
     EstablishmentError,
+    InterfaceType,
     LengthPrefixFramer,
     LocalEndpoint,
     Preconnection,
@@ -30,6 +36,8 @@ from greentaps import (
 )
 from greentaps.hub import get_runner
 from greentaps.taps import paths, rendezvous
+from greentaps.taps.policy import SystemPolicy, set_system_policy
+from greentaps.taps.stun import parse
 from peers import running, script
 from rfc9622.world import Log, option
 from taps.helpers import (
@@ -857,3 +865,182 @@ def test_callbacks_may_not_make_one() -> None:
     get_runner().call_soon(lambda: caught.append(outcome(one.rendezvous)))
     gevent.sleep(0.01)
     assert "switchpoint" in str(caught[0])
+
+
+# -- Which addresses --
+
+ETH = paths.Path(
+    "eth0",
+    addresses=(
+        paths.LocalAddress("192.0.2.1", socket.AF_INET),
+        paths.LocalAddress("2001:db8::1", socket.AF_INET6),
+        paths.LocalAddress("2001:db8::dead", socket.AF_INET6, deprecated=True),
+        paths.LocalAddress("2001:db8::7777", socket.AF_INET6, temporary=True),
+        paths.LocalAddress("fe80::1%eth0", socket.AF_INET6, scope="link"),
+    ),
+)
+WLAN = paths.Path("wlan0", addresses=(paths.LocalAddress("198.51.100.1", socket.AF_INET),))
+DOWN = paths.Path("eth1", addresses=(paths.LocalAddress("203.0.113.1", socket.AF_INET),), up=False)
+LOOPBACK = paths.Path(
+    "lo", addresses=(paths.LocalAddress("127.0.0.1", socket.AF_INET, scope="host"),)
+)
+ALL = (LOOPBACK, ETH, WLAN, DOWN)
+
+
+@pytest.mark.rfc("CG-03", "P-13")
+@pytest.mark.parametrize(
+    ("among", "interface", "level", "expected"),
+    [
+        (ALL, None, AVOID, ["192.0.2.1", "2001:db8::1", "198.51.100.1"]),
+        (ALL, None, PREFER, ["192.0.2.1", "2001:db8::7777", "198.51.100.1"]),
+        (ALL, None, REQUIRE, ["2001:db8::7777"]),
+        (ALL, "eth0", PROHIBIT, ["192.0.2.1", "2001:db8::1"]),
+        (ALL, "eth0", NO_PREFERENCE, ["192.0.2.1", "2001:db8::1", "2001:db8::7777"]),
+        (ALL, "lo", AVOID, ["127.0.0.1"]),
+        ((LOOPBACK,), None, AVOID, ["127.0.0.1"]),
+        (ALL, "eth1", AVOID, []),
+    ],
+)
+def test_addresses_that_a_peer_could_reach(
+    among: Any, interface: str | None, level: Any, expected: list[str]
+) -> None:
+    assert rendezvous.host_addresses(among, interface, level) == expected
+
+
+def test_sockets_of_one_gathering_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "MAX_BASES", 3)
+    preconnection, lines = resolved("udp", *(local(0, f"127.0.0.{n}") for n in range(1, 9)))
+    assert len(lines) == 3
+    preconnection.release()
+
+
+@pytest.mark.rfc("R-06")
+@pytest.mark.parametrize(
+    "policy",
+    [
+        SystemPolicy(prohibited_protocols=["tcp"]),
+        SystemPolicy(prohibited_interfaces=[InterfaceType.LOOPBACK]),
+    ],
+)
+def test_policy_forbids_it(policy: SystemPolicy, surveyed: None) -> None:
+    end = LocalEndpoint().with_interface("lo")
+    before = owned()
+    set_system_policy(policy)
+    try:
+        for action in ("rendezvous", "resolve"):
+            with pytest.raises(EstablishmentError) as caught:
+                getattr(Preconnection(end, remote(1)), action)(timeout=1)
+            assert caught.value.reason is Reason.POLICY_PROHIBITED
+    finally:
+        set_system_policy(None)
+    assert owned() == before
+
+
+@pytest.mark.rfc("CG-07", "E-21")
+def test_nobody_hears_of_it_before_resolve() -> None:
+    with gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((HERE, 0))
+        server.settimeout(0.2)
+        end = local(0).with_stun_server(HERE, server.getsockname()[1])
+        preconnection = Preconnection(end, remote(1), properties("udp"))
+        with pytest.raises(TimeoutError):
+            server.recv(100)
+        preconnection.resolve(timeout=0.2)
+        # A Binding request, with nothing in it about us or the peer.
+        message = parse(server.recv(100))
+        assert message.message_method.name == "BINDING"
+        assert set(message.attributes) == {"FINGERPRINT"}
+        preconnection.release()
+
+
+def test_what_a_preconnection_holds_goes_when_the_attempt_is_given_up_at_once() -> None:
+    before = owned()
+    preconnection, _ = resolved("udp")
+    preconnection.add_remote(remote(1))
+    preconnection.rendezvous(wait=False).close()
+    assert owned() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hub_goes(kind: str) -> None:
+    """In a thread of its own, whose hub is destroyed while it waits: no hang."""
+    ended: list[Any] = []
+
+    def work() -> None:
+        one, _ = ends(kind)
+        connection = one.rendezvous(wait=False)
+        gevent.sleep(0.1)
+        get_runner().let_go()
+        ended.append(connection)
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(ended) == 1
+
+
+# -- Endpoints --
+
+
+@pytest.mark.rfc("E-10", "AC-02")
+def test_servers_of_a_local_end() -> None:
+    end = LocalEndpoint().with_stun_server("stun.example", 3479, ("user", "secret"))
+    assert end.with_turn_server("192.0.2.1") is end
+    assert end.stun_server is not None
+    assert (end.stun_server.host, end.stun_server.port) == ("stun.example", 3479)
+    assert end.stun_server.credentials == ("user", "secret")
+    assert end.turn_server is not None
+    assert (end.turn_server.host, end.turn_server.port) == ("192.0.2.1", 3478)
+    assert "secret" not in repr(end)
+    assert "secret" not in repr(end.stun_server)
+    assert end != LocalEndpoint()
+    assert end == end.copy()
+    # RFC 9622 section 6.1: a second value of one kind replaces the first.
+    assert end.with_stun_server("other.example").stun_server.host == "other.example"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (("not a name",), ValueError),
+        ((5,), TypeError),
+        (("stun.example", 0), ValueError),
+        (("stun.example", 70000), ValueError),
+        (("stun.example", "x"), TypeError),
+        (("stun.example", 1, ("user",)), ValueError),
+        (("stun.example", 1, (1, 2)), TypeError),
+    ],
+)
+def test_servers_that_are_none(arguments: Any, kind: type[Exception]) -> None:
+    for name in ("with_stun_server", "with_turn_server"):
+        with pytest.raises(kind):
+            getattr(LocalEndpoint(), name)(*arguments)
+
+
+def test_text_of_ends() -> None:
+    end = local(1000).with_protocol("udp")
+    line = end.to_text()
+    made = RemoteEndpoint.from_text(line)
+    assert (made.ip_address, made.port, made.protocol) == (HERE, 1000, "udp")
+    assert made.candidate_type == "host"
+    assert made.ice_credentials is None
+    made.with_ice_credentials("name", "p" * 22)
+    assert RemoteEndpoint.from_text(made.to_text()).ice_credentials == ("name", "p" * 22)
+    assert "p" * 22 not in repr(made)
+    for wrong in (LocalEndpoint(), local(0), LocalEndpoint().with_port(5)):
+        with pytest.raises(ValueError, match="address and a port"):
+            wrong.to_text()
+    for name, password in (("abc", "p" * 22), ("name", "short"), ("na me", "p" * 22)):
+        with pytest.raises(ValueError, match=r"name|password"):
+            made.with_ice_credentials(name, password)
+
+
+@pytest.mark.rfc("AC-05")
+def test_actions_of_a_preconnection() -> None:
+    names = (
+        "initiate", "initiate_with_send", "listen", "rendezvous", "resolve", "add_remote",
+        "add_framer",
+    )  # fmt: skip
+    assert all(callable(getattr(Preconnection(), name)) for name in names)

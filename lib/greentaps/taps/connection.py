@@ -1499,6 +1499,8 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._establisher is not None:
             self._establisher.kill(block=False)
             self._establisher = None
+        if self._rendezvous is not None:
+            self._rendezvous.cancel()
         self._fail_senders()
         self._fail_requests()
         self._to(CLOSED)

@@ -23,6 +23,7 @@ from ..hub import Deadline, Parked, get_runner, now
 from ..plugins import Attempt, Stack, stack_name
 from ..plugins.tcp import configure
 from ..transports.handles import resolve_stream
+from ..transports.options import is_temporary
 from ..transports.punching import (
     DatagramPort,
     StreamLink,
@@ -48,7 +49,7 @@ from .ice import (
     in_fair_order,
 )
 from .naming import resolve_local, resolve_remote
-from .properties import NO_PREFERENCE, REQUIRE
+from .properties import NO_PREFERENCE, PREFER, PROHIBIT, REQUIRE, Preference
 from .setup import Setup
 from .stun import KEEPALIVE, Client, Relay, codec, has_codec, parse, reflexive_address
 
@@ -99,21 +100,41 @@ def setup_of(setup: Setup) -> tuple[Setup, list[Stack]]:
     return setup, chosen
 
 
-def host_addresses(interface: str | None) -> list[tuple[str, str]]:
-    """The (address, interface) pairs that a peer could reach us at; those of the loopback
-    interface only where it was named, or is all that there is."""
-    found = []
-    for path in paths.survey().paths:
-        if path.up and interface in (None, path.interface):
-            found += [
-                (address.text, path.interface, address.scope)
-                for address in path.addresses
-                if not address.deprecated
-            ]
-    wanted = [one for one in found if one[2] == "global"] or [
-        one for one in found if one[2] == "host"
-    ]
-    return [(text, name) for text, name, _ in wanted]
+def host_addresses(
+    among: Sequence[paths.Path], interface: str | None, temporary: Preference
+) -> list[str]:
+    """The addresses that a peer could reach us at, on *interface* or on all of *among*; those of
+    the loopback interface only where it was named, or is all that there is.
+
+    *temporary* is the property useTemporaryLocalAddress: what an interface has of the other kind
+    is left out.  Pure.
+    """
+    found: dict[str, list[str]] = {"global": [], "host": []}
+    for path in among:
+        if not path.up or interface not in (None, path.interface):
+            continue
+        usable = [address for address in path.addresses if not address.deprecated]
+        for address in usable:
+            if address.scope in found and _is_of_wanted_kind(address, usable, temporary):
+                found[address.scope].append(address.text)
+    return found["global"] or found["host"]
+
+
+def _is_of_wanted_kind(
+    address: paths.LocalAddress, among: Sequence[paths.LocalAddress], temporary: Preference
+) -> bool:
+    if temporary is REQUIRE:
+        return address.temporary
+    if temporary is PROHIBIT:
+        return not address.temporary
+    if temporary is NO_PREFERENCE or address.scope != "global":
+        return True
+    kinds = {one.temporary for one in among if (one.family, one.scope) == _kind(address)}
+    return len(kinds) == 1 or address.temporary is (temporary is PREFER)
+
+
+def _kind(address: paths.LocalAddress) -> tuple[int, str]:
+    return (address.family, address.scope)
 
 
 # -- The local ends --
@@ -270,7 +291,8 @@ class Gathering:
             ends = setup.local_endpoints or (LocalEndpoint(),)
             for end in ends:
                 if end.protocol in (None, *_names_with(chosen, protocol)):
-                    wanted |= self._open(setup, attempt, end, protocol, limit, failures)
+                    room = MAX_BASES - len(wanted)
+                    wanted |= self._open(setup, attempt, end, protocol, limit, failures, room)
         for key, base in self.bases.items():
             if key not in wanted:
                 base.close(now())
@@ -298,30 +320,29 @@ class Gathering:
         protocol: str,
         limit: Deadline,
         failures: list[tuple[Any, BaseException]],
+        room: int,
     ) -> dict[tuple[Any, ...], Base]:
-        """The bases for one Local Endpoint and one protocol."""
+        """The bases for one Local Endpoint and one protocol: *room* of them at most."""
         held = end.held
         if held is not None:
             if held.protocol != protocol or not held.port.is_open:
+                return {}
+            if not room:
                 return {}
             held.owner.hand_over(held)
             held.owner = self
             return {("held", id(held)): held}
         found: dict[tuple[Any, ...], Base] = {}
+        temporary = setup.properties.get("useTemporaryLocalAddress")
         for interface in setup.paths(end):
-            for address, name in self._addresses(end, interface, limit):
-                if (
-                    setup.properties.get("useTemporaryLocalAddress") is REQUIRE
-                    and ":" not in address[0]
-                ):
-                    continue
+            for address, name in self._addresses(end, interface, temporary, limit):
                 key = (protocol, end, address, name)
                 known = self.bases.get(key)
                 if known is not None and known.port.is_open:
                     found[key] = known
                     continue
-                if len(found) + len(self.bases) >= MAX_BASES:
-                    break
+                if len(found) >= room:
+                    return found
                 here = replace(attempt, interface=name, hop_limit=end.hop_limit)
                 try:
                     base = self._opened(protocol, address, here, end)
@@ -333,17 +354,22 @@ class Gathering:
         return found
 
     def _addresses(
-        self, end: LocalEndpoint, interface: str | None, limit: Deadline
+        self, end: LocalEndpoint, interface: str | None, temporary: Preference, limit: Deadline
     ) -> list[tuple[Any, str | None]]:
         """The socket addresses of a Local Endpoint, each with the interface to bind it to."""
         if end.ip_address is not None or end.hostname is not None:
-            return [(address, interface) for address in resolve_local([end], limit, passive=False)]
+            return [
+                (address, interface)
+                for address in resolve_local([end], limit, passive=False)
+                if temporary is not REQUIRE or is_temporary(address[0])
+            ]
         port = end.port or (
             resolve_stream((None, end.service), 0, socket.AI_PASSIVE, limit)[0][1]
             if end.service
             else 0
         )
-        return [((text, port), interface) for text, _ in host_addresses(interface)]
+        found = host_addresses(paths.survey().paths, interface, temporary)
+        return [((text, port), interface) for text in found]
 
     def _opened(self, protocol: str, address: Any, attempt: Attempt, end: LocalEndpoint) -> Base:
         def prepare(here: socket.socket) -> None:
@@ -647,6 +673,11 @@ class Rendezvous:
             self._gathering.release()
         established.phases = (("gathering", gathering_took), *established.phases)
         return established
+
+    def cancel(self) -> None:
+        """It is given up, perhaps before its greenlet has begun."""
+        self.is_running = False
+        self._gathering.release()
 
     def add(self, ends: Sequence[Any]) -> None:
         """More Local or Remote Endpoints (RFC 8838).  A switchpoint.  Raises EstablishmentError."""
