@@ -636,6 +636,8 @@ def test_no_connection_with_oneself_and_between_families() -> None:
     punch.add_local(0, HERE, 7, 0.0)
     punch.add_remote(HERE, None, 0.0)
     punch.add_remote(("2001:db8::1", 1), None, 0.0)
+    punch.add_remote(("224.0.0.1", 1), None, 0.0)
+    punch.add_remote(("0.0.0.0", 1), None, 0.0)
     assert punch.pairs == []
 
 
@@ -659,18 +661,40 @@ def test_both_sides_take_the_same_of_several_connections() -> None:
     one, other = elections()
     # In the opposite order, as they may well come up.
     for number in (1, 2, 3):
-        other.opened(number, 0, B, HERE, 0.0, only=False)
+        other.opened(number, 0, B, HERE, 0.0, accepted=False, only=False)
     for number in (3, 2, 1):
-        one.opened(number, 0, A, THERE, 0.0, only=False)
+        one.opened(number, 0, A, THERE, 0.0, accepted=False, only=False)
     exchange(one, other, 0.0)
     assert one.chosen == other.chosen == 3
     assert sorted(one.dropped) == sorted(other.dropped) == [1, 2]
 
 
+@pytest.mark.parametrize("from_controlling", [True, False])
+def test_a_connection_that_one_side_has_opened(from_controlling: bool) -> None:
+    one, other = elections()
+    one.opened(1, 0, A, THERE, 0.0, accepted=not from_controlling, only=False)
+    other.opened(1, 0, B, HERE, 0.0, accepted=from_controlling, only=False)
+    assert bool(one.outgoing) is from_controlling
+    assert bool(other.outgoing) is not from_controlling
+    exchange(one, other, 0.0)
+    assert one.chosen == other.chosen == 1
+
+
+@pytest.mark.rfc("RZ-03")
+def test_to_one_who_has_come_by_himself_nothing_is_said() -> None:
+    for election, ours in zip(elections(), (A, B), strict=True):
+        election.opened(1, 0, ours, HERE, 0.0, accepted=True, only=False)
+        assert election.outgoing == []
+        evil = request(f"{ours.name}:evil", STRANGER, **{"USE-CANDIDATE": None})
+        election.received(1, evil, 0.0)
+        assert election.outgoing == []
+        assert election.dropped == [1]
+
+
 def test_a_connection_whose_peer_does_not_answer_is_left() -> None:
     one, _ = elections()
-    one.opened(1, 9, A, THERE, 0.0, only=False)
-    one.opened(2, 5, A, THERE, 0.0, only=False)
+    one.opened(1, 9, A, THERE, 0.0, accepted=False, only=False)
+    one.opened(2, 5, A, THERE, 0.0, accepted=False, only=False)
     assert [number for number, _ in one.outgoing] == [1]
     assert one.wake_at == 5.0
     one.closed(1, 1.0)
@@ -680,13 +704,13 @@ def test_a_connection_whose_peer_does_not_answer_is_left() -> None:
 @pytest.mark.rfc("RZ-03")
 def test_a_connection_of_a_stranger_is_dropped() -> None:
     _, other = elections()
-    other.opened(1, 0, B, HERE, 0.0, only=False)
+    other.opened(1, 0, B, HERE, 0.0, accepted=True, only=False)
     other.received(1, request("bbbb:aaaa", STRANGER, **{"USE-CANDIDATE": None}), 0.0)
     assert other.dropped == [1]
-    other.opened(2, 0, B, HERE, 0.0, only=False)
+    other.opened(2, 0, B, HERE, 0.0, accepted=True, only=False)
     other.received(2, b"GET / HTTP/1.0\r\n", 0.0)
     assert other.dropped == [1, 2]
-    other.opened(3, 0, B, HERE, 0.0, only=False)
+    other.opened(3, 0, B, HERE, 0.0, accepted=True, only=False)
     other.wake(other.wake_at)
     assert other.dropped == [1, 2, 3]
     assert other.chosen is None
@@ -696,16 +720,16 @@ def test_a_connection_of_a_stranger_is_dropped() -> None:
 def test_connections_that_wait_are_bounded() -> None:
     _, other = elections()
     for number in range(200):
-        other.opened(number, 0, B, HERE, 0.0, only=False)
+        other.opened(number, 0, B, HERE, 0.0, accepted=False, only=False)
     assert len(other.dropped) == 200 - 64
 
 
 def test_without_credentials_the_other_side_sees_which_is_left() -> None:
     one, other = elections(keyed=False)
     for number in (1, 2):
-        other.opened(number, number, B, HERE, 0.0, only=False)
-    one.opened(1, 1, A, THERE, 0.0, only=False)
-    one.opened(2, 2, A, THERE, 0.0, only=False)
+        other.opened(number, number, B, HERE, 0.0, accepted=False, only=False)
+    one.opened(1, 1, A, THERE, 0.0, accepted=False, only=False)
+    one.opened(2, 2, A, THERE, 0.0, accepted=False, only=False)
     assert one.chosen == 1
     assert one.dropped == [2]
     other.closed(2, 0.01)
@@ -716,7 +740,7 @@ def test_without_credentials_the_other_side_sees_which_is_left() -> None:
 def test_without_credentials_the_first_word_decides() -> None:
     _, other = elections(keyed=False)
     for number in (1, 2):
-        other.opened(number, number, B, HERE, 0.0, only=False)
+        other.opened(number, number, B, HERE, 0.0, accepted=False, only=False)
     other.readable(1)
     assert other.chosen == 1
     assert other.dropped == [2]

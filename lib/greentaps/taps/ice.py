@@ -690,6 +690,8 @@ def _fit(ours: Address, theirs: Address) -> bool:
     if (":" in ours[0]) is not (":" in theirs[0]) or ours == theirs:
         return False
     here, there = (ip_address(one[0].partition("%")[0]) for one in (ours, theirs))
+    if there.is_multicast or there.is_unspecified:
+        return False  # nobody is there
     return here.is_link_local == there.is_link_local
 
 
@@ -819,6 +821,7 @@ class Link:
     expires_at: float
     ours: Credentials
     source: Address
+    proven: bool  # we have gone to the peer, or it has shown that it knows our secret
     token: bytes | None = None
     settled_at: float = inf
     nominated: bool = False
@@ -829,7 +832,9 @@ class Election:
 
     With credentials the controlling side sends a signed Binding request with USE-CANDIDATE over
     one of them, and takes it when the signed answer has come; the other side takes the one that
-    it has answered on.  Messages are framed by two bytes of length (RFC 4571), as RFC 6544 does
+    it has answered on.  Over a connection that was accepted nobody speaks first, since it may be
+    a stranger's; so the other side begins those that it has opened with a signed request of its
+    own.  Messages are framed by two bytes of length (RFC 4571), as RFC 6544 does
     it; after them the connection is the application's.  Without, the controlling side takes the
     first and drops the others, and the other side waits for a moment to see which is left.
 
@@ -875,18 +880,21 @@ class Election:
         source: Address,
         now: float,
         *,
+        accepted: bool,
         only: bool,
     ) -> None:
         """There is a new connection.  *ours* signs what comes over it, *source* is the peer's
-        address; *only* says that there cannot be another one."""
+        address; *accepted* says who has opened it, *only* that there cannot be another one."""
         if self.chosen is not None or len(self._links) >= MAX_LINKS:
             self.dropped.append(number)
             return
-        link = Link(number, priority, now + ANSWER_TIME, ours, source)
+        link = Link(number, priority, now + ANSWER_TIME, ours, source, not accepted)
         self._links[number] = link
         if self.keyed:
             if self.controlling:
                 self._ask_best(now)
+            elif not accepted:
+                self._ask(link, {"ICE-CONTROLLED": self._tie_breaker})
         elif self.controlling or only:
             self._choose(number)
         else:
@@ -894,18 +902,21 @@ class Election:
             link.settled_at = now + SETTLE
 
     def _ask_best(self, now: float) -> None:
-        if any(link.nominated for link in self._links.values()) or not self._links:
+        proven = [link for link in self._links.values() if link.proven]
+        if not proven or any(link.nominated for link in proven):
             return
-        link = max(self._links.values(), key=lambda one: one.priority)
-        assert self._theirs is not None
+        link = max(proven, key=lambda one: one.priority)
         link.nominated = True
-        link.token = self._token()
         link.expires_at = now + ANSWER_TIME
+        self._ask(link, {"ICE-CONTROLLING": self._tie_breaker, "USE-CANDIDATE": None})
+
+    def _ask(self, link: Link, role: dict[str, Any]) -> None:
+        assert self._theirs is not None
+        link.token = self._token()
         attributes = {
             "USERNAME": f"{self._theirs.name}:{link.ours.name}",
             "PRIORITY": candidate_priority("prflx", 65535),
-            "ICE-CONTROLLING": self._tie_breaker,
-            "USE-CANDIDATE": None,
+            **role,
         }
         key = self._theirs.password.encode()
         self._write(link, encode("BINDING", "REQUEST", link.token, attributes, key))
@@ -921,29 +932,33 @@ class Election:
         message = parse(data)
         if message is None or message.message_method.name != "BINDING":
             self._drop(link, now)
-        elif self.controlling:
-            assert self._theirs is not None
-            if (
-                message.message_class == codec().Class.RESPONSE
-                and message.transaction_id == link.token
-                and message.check_message_integrity(self._theirs.password.encode())
-            ):
-                self._choose(number)
-            else:
-                self._drop(link, now)
+        elif message.message_class == codec().Class.REQUEST and _is_signed(message, link.ours):
+            self._on_request(link, message, now)
+        elif self._is_answer(link, message):
+            self._choose(number)
         else:
-            if (
-                message.message_class == codec().Class.REQUEST
-                and "USE-CANDIDATE" in message.attributes
-                and _is_signed(message, link.ours)
-            ):
-                key = link.ours.password.encode()
-                mapped = {"XOR-MAPPED-ADDRESS": link.source}
-                answer = encode("BINDING", "RESPONSE", message.transaction_id, mapped, key)
-                self._write(link, answer)
-                self._choose(number)
-            else:
-                self._drop(link, now)
+            self._drop(link, now)
+
+    def _on_request(self, link: Link, message: Any, now: float) -> None:
+        link.proven = True
+        if self.controlling:
+            self._ask_best(now)
+        elif "USE-CANDIDATE" in message.attributes:
+            key = link.ours.password.encode()
+            mapped = {"XOR-MAPPED-ADDRESS": link.source}
+            answer = encode("BINDING", "RESPONSE", message.transaction_id, mapped, key)
+            self._write(link, answer)
+            self._choose(link.number)
+
+    def _is_answer(self, link: Link, message: Any) -> bool:
+        """Whether the peer has taken the connection that we have nominated."""
+        return (
+            self._theirs is not None
+            and link.nominated
+            and message.message_class == codec().Class.RESPONSE
+            and message.transaction_id == link.token
+            and bool(message.check_message_integrity(self._theirs.password.encode()))
+        )
 
     def readable(self, number: int) -> None:
         """Without credentials: the peer has begun to talk over this connection."""

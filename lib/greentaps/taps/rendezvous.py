@@ -44,6 +44,7 @@ from .ice import (
     Facts,
     Pair,
     Punch,
+    State,
     candidate_priority,
     controls,
     in_fair_order,
@@ -51,7 +52,7 @@ from .ice import (
 from .naming import resolve_local, resolve_remote
 from .properties import NO_PREFERENCE, PREFER, PROHIBIT, REQUIRE, Preference
 from .setup import Setup
-from .stun import KEEPALIVE, Client, Relay, codec, has_codec, parse, reflexive_address
+from .stun import KEEPALIVE, WRAPPING, Client, Relay, codec, has_codec, parse, reflexive_address
 
 __all__ = ["GATHER_TIME", "HOLD_TIME", "Gathering", "Rendezvous", "setup_of"]
 
@@ -284,15 +285,17 @@ class Gathering:
         """Open what is not open yet, and ask the servers.  A switchpoint.  Raises
         EstablishmentError.  Servers that do not answer in time are left out."""
         limit = Deadline(GATHER_TIME) if deadline.at is None else deadline
-        attempt = setup.attempt(Deadline(None))
         wanted: dict[tuple[Any, ...], Base] = {}
         failures: list[tuple[Any, BaseException]] = []
-        for protocol in dict.fromkeys(stack[-1].name for stack in chosen):
-            ends = setup.local_endpoints or (LocalEndpoint(),)
-            for end in ends:
-                if end.protocol in (None, *_names_with(chosen, protocol)):
-                    room = MAX_BASES - len(wanted)
-                    wanted |= self._open(setup, attempt, end, protocol, limit, failures, room)
+        try:
+            for protocol in dict.fromkeys(stack[-1].name for stack in chosen):
+                for end in setup.local_endpoints or (LocalEndpoint(),):
+                    if end.protocol in (None, *_names_with(chosen, protocol)):
+                        room = MAX_BASES - len(wanted)
+                        wanted |= self._open(setup, end, protocol, limit, failures, room)
+        except BaseException:
+            self.bases |= wanted  # for `release`
+            raise
         for key, base in self.bases.items():
             if key not in wanted:
                 base.close(now())
@@ -307,15 +310,15 @@ class Gathering:
             base.preference = top - rank
         self._ends_at = now() + HOLD_TIME
         self._keepalive_at = now() + KEEPALIVE
+        names: dict[NatServer, list[Any] | TransportError] = {}
         for base in wanted.values():
-            self._ask_servers(base, limit)
+            self._ask_servers(base, names, limit)
         self._wait(limit)
         return list(wanted.values())
 
     def _open(
         self,
         setup: Setup,
-        attempt: Attempt,
         end: LocalEndpoint,
         protocol: str,
         limit: Deadline,
@@ -343,7 +346,9 @@ class Gathering:
                     continue
                 if len(found) >= room:
                     return found
-                here = replace(attempt, interface=name, hop_limit=end.hop_limit)
+                here = replace(
+                    setup.attempt(limit), interface=name, hop_limit=_hop_limit(end, setup)
+                )
                 try:
                     base = self._opened(protocol, address, here, end)
                 except TransportError as error:
@@ -393,22 +398,22 @@ class Gathering:
         """*base* belongs to somebody else from now on."""
         self.bases = {key: one for key, one in self.bases.items() if one is not base}
 
-    def _ask_servers(self, base: Base, limit: Deadline) -> None:
-        """Begin what each server is to be asked, once for each base.  A switchpoint, for their
-        names."""
+    def _ask_servers(
+        self, base: Base, names: dict[NatServer, list[Any] | TransportError], limit: Deadline
+    ) -> None:
+        """Begin what each server is to be asked, once for each base.  *names* remembers what they
+        were resolved to.  A switchpoint, for that."""
         if base.clients or base.relays:
             return
         if base.protocol == "tcp":
-            self._ask_over_tcp(base, limit)
+            server = base.source.stun_server or base.source.turn_server
+            if server is not None and has_codec():
+                self._ask_over_tcp(base, server, _server_address(server, base, names, limit))
             return
         for server, relays in ((base.source.stun_server, False), (base.source.turn_server, True)):
             if server is None:
                 continue
-            try:
-                address = _server_address(server, base.address, limit)
-            except TransportError as error:
-                base.failures.append((server, str(error)))
-                continue
+            address = _server_address(server, base, names, limit)
             if address is None:
                 continue
             client = Client(address, server.credentials, _token)
@@ -419,17 +424,9 @@ class Gathering:
                 self._ask_binding(base, client)
         base.flush()
 
-    def _ask_over_tcp(self, base: Base, limit: Deadline) -> None:
+    def _ask_over_tcp(self, base: Base, server: NatServer, address: Address | None) -> None:
         """The same for TCP: how a server sees a connection that comes from the base's own port.  It
-        stays open, so that a NAT remembers it.  A switchpoint."""
-        server = base.source.stun_server or base.source.turn_server
-        if server is None or not has_codec():
-            return
-        try:
-            address = _server_address(server, base.address, limit)
-        except TransportError as error:
-            base.failures.append((server, str(error)))
-            return
+        stays open, so that a NAT remembers it."""
         if address is None:
             return
         client = Client(address, server.credentials, _token, reliable=True)
@@ -561,15 +558,34 @@ def _names_with(chosen: Sequence[Stack], protocol: str) -> set[str]:
     return {plugin.name for stack in chosen if stack[-1].name == protocol for plugin in stack}
 
 
+def _hop_limit(end: LocalEndpoint, setup: Setup) -> int | None:
+    """That of the Local Endpoint, else the first that a Remote one has: they share the socket."""
+    limits = [one.hop_limit for one in (end, *setup.remote_endpoints)]
+    return next((limit for limit in limits if limit is not None), None)
+
+
 def _fair(bases: Sequence[Base]) -> list[int]:
     return in_fair_order([(base.address[0], base.interface) for base in bases])
 
 
-def _server_address(server: NatServer, ours: Address, limit: Deadline) -> Address | None:
-    """The address of a server in the family of *ours*; None if it has none.  A switchpoint.  Raises
-    TransportError."""
-    names = resolve_stream((server.host, server.port), 0, 0, limit)
-    return next((name[:2] for name in names if (":" in name[0]) == (":" in ours[0])), None)
+def _server_address(
+    server: NatServer,
+    base: Base,
+    names: dict[NatServer, list[Any] | TransportError],
+    limit: Deadline,
+) -> Address | None:
+    """The address of a server in the family of *base*; None if it has none.  A switchpoint."""
+    if server not in names:
+        try:
+            names[server] = resolve_stream((server.host, server.port), 0, 0, limit)
+        except TransportError as error:
+            names[server] = error
+    found = names[server]
+    if isinstance(found, TransportError):
+        base.failures.append((server, str(found)))
+        return None
+    v6 = ":" in base.address[0]
+    return next((name[:2] for name in found if (":" in name[0]) is v6), None)
 
 
 # -- The remote ends --
@@ -1052,12 +1068,19 @@ class _DatagramDriver(_Driver):
         return [
             (
                 self._candidate(self.bases[pair.local.base // 2], pair.remote.address),
-                TransportError(
-                    f"the check of the pair: {pair.state.value}", None, pair.remote.address
-                ),
+                TransportError(_FATES[pair.state], None, pair.remote.address),
             )
             for pair in self.agent.pairs
         ]
+
+
+_FATES = {
+    State.FROZEN: "its turn has not come",
+    State.WAITING: "its turn has not come",
+    State.IN_PROGRESS: "no answer so far",
+    State.SUCCEEDED: "it works, and the peer has not chosen it",
+    State.FAILED: "no answer",
+}
 
 
 class _Route:
@@ -1071,6 +1094,11 @@ class _Route:
         self._flow: Any = None
         self._timer: Any = None
         self._runner = get_runner()
+
+    @property
+    def overhead(self) -> int:
+        """How many bytes at most are put around a datagram of the application."""
+        return 0 if self._relay is None else WRAPPING
 
     def start(self, flow: Any) -> None:
         """*flow* carries it from now on."""
@@ -1216,12 +1244,12 @@ class _StreamDriver(_Driver):
         from the ports that were given, too."""
         hosts = {remote[0] for remote in self.remotes}
         if (peer in self.remotes) or (self.election.keyed and peer[0] in hosts):
-            self._opened(number, peer, here)
+            self._opened(number, peer, here, accepted=True)
         else:
             reset(here)
             here.close()
 
-    def _opened(self, base: int, remote: Address, here: socket.socket) -> None:
+    def _opened(self, base: int, remote: Address, here: socket.socket, *, accepted: bool) -> None:
         self._count += 1
         number = self._count
         link = StreamLink(
@@ -1237,6 +1265,7 @@ class _StreamDriver(_Driver):
             self.bases[base].credentials,
             remote,
             now(),
+            accepted=accepted,
             only=len(self.punch.pairs) == 1,
         )
         self._settle()
@@ -1251,7 +1280,7 @@ class _StreamDriver(_Driver):
             reset(here)
             here.close()
         else:
-            self._opened(base, remote, here)
+            self._opened(base, remote, here, accepted=False)
 
     def _message(self, number: int, data: bytes) -> None:
         self.election.received(number, data, now())

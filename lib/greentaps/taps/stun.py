@@ -19,6 +19,7 @@ __all__ = [
     "KEEPALIVE",
     "REQUESTS",
     "RTO",
+    "WRAPPING",
     "Client",
     "Relay",
     "Transaction",
@@ -44,6 +45,9 @@ FIRST_CHANNEL, LAST_CHANNEL = 0x4000, 0x4FFF
 MAX_PEERS = 100  # whom one allocation is opened for: as many as there may be pairs
 MAX_HELD = 4  # datagrams that wait for the permission of one peer
 MAX_ANSWERS = 3  # times that a server may ask to begin again (401, 438)
+
+# A Send indication, with an IPv6 peer, padding and a fingerprint.
+WRAPPING = 20 + 24 + 4 + 3 + 8  # bytes
 
 _UNAUTHENTICATED, _STALE_NONCE = 401, 438
 _COOKIE = b"\x21\x12\xa4\x42"

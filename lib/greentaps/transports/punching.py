@@ -443,6 +443,10 @@ def reset(here: socket.socket) -> None:
 class Route(Protocol):
     """What stands between a `PunchedFlow` and its socket, for as long as that lives."""
 
+    @property
+    def overhead(self) -> int:
+        """How many bytes `outgoing` adds at most."""
+
     def outgoing(self, data: bytes) -> bytes:
         """What is to be sent instead of *data* of the application."""
 
@@ -483,6 +487,13 @@ class PunchedFlow(_OwnFlow):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         super().write(self._route.outgoing(bytes(data)))
+
+    def largest(self) -> int:
+        return super().largest() - self._route.overhead
+
+    def largest_unfragmented(self) -> int | None:
+        whole = super().largest_unfragmented()
+        return None if whole is None else max(whole - self._route.overhead, 0)
 
     def hold(self, data: bytes) -> None:
         """Take in a datagram of the peer that has come before there was a flow."""
