@@ -40,11 +40,11 @@ from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
 
 import gevent
 import gevent.socket
+import greenlet
 import pyuv
 from gevent import Timeout as _GeventTimeout
 from gevent import get_hub, getcurrent
 from gevent.exceptions import InvalidSwitchError
-from greenlet import greenlet as _Greenlet
 
 from .errors import ResolutionError, SwitchpointError, Timeout, TransportError
 
@@ -78,7 +78,7 @@ sleep = gevent.sleep
 
 _get_ident = threading.get_ident
 # What ``hub.switch()`` is when the caller is not the hub, which `Parked` has made sure of.
-_switch = _Greenlet.switch
+_switch = greenlet.greenlet.switch
 _NOWAIT = pyuv.UV_RUN_NOWAIT
 # Since libuv 1.43 a loop says through its timeout that handles wait to be told to the kernel.
 _TIMEOUT_SHOWS_NEW_HANDLES = tuple(map(int, pyuv.LIBUV_VERSION.split("-")[0].split("."))) >= (

@@ -99,7 +99,7 @@ INBOX_LOW = 65536  # bytes
 # pieces (RFC 9622 section 9.3.2.2), so that no peer decides how much memory we use.
 MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes
 
-# For lengths: more than there ever is of one Message, and not too large for CPython's fast integers.
+# For lengths: more than there ever is of one Message, and still among CPython's fast integers.
 _UNBOUNDED = (1 << 30) - 1
 # The inbox of a Connection for which nothing has had to wait yet; nothing is put into it.
 _NOTHING = Inbox()

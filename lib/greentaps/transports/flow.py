@@ -362,7 +362,13 @@ class _PeerFlow(Flow):
 
     def _arrived(self, data: bytes) -> None:
         self.tick = self._listener.tick
-        super()._arrived(data)
+        if self._reading and self._state is OPEN and not self._held:
+            try:  # as `_hand_up`
+                self._protocol.datagram_received(data, self._remote)
+            except BaseException as failure:
+                self._callback_failed(failure)
+        else:
+            super()._arrived(data)
 
     def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         if timeout is not None:
@@ -400,7 +406,9 @@ class _PeerFlow(Flow):
         if self._state is not OPEN:
             self._refuse()
         if self._dscp is None:
-            self._write_unmarked(data)
+            listener = self._listener
+            self.tick = listener.tick
+            listener.send(data, self._remote)
         else:
             self.write_marked(data)
 
@@ -525,7 +533,7 @@ class FlowListener:
 
     def send(self, data: bytes | bytearray | memoryview, remote: Any) -> None:
         """Send one datagram.  Raises TransportError if it cannot go at once or be queued."""
-        if not self._transport.get_write_buffer_size():
+        if not self._transport._queued:
             try:
                 self.handle.try_send(remote, data)
                 return
