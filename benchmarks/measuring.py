@@ -342,6 +342,8 @@ def ask(question: Question, programs: Programs, pace: Pace) -> dict[str, Any]:
 def _per_unit(question: Question, count: int, spent: int, seconds: float) -> tuple[float, float]:
     if question.unit == "GB":
         return spent / count, count / seconds / 1e9  # ns per byte are seconds per GB
+    if question.unit == "establishment":
+        return seconds / count * 1e6, count / seconds  # how long it takes, and not what it costs
     return spent / count / 1e3, count / seconds
 
 

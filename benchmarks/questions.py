@@ -11,7 +11,9 @@ from typing import Literal
 
 __all__ = ["CONTENDERS", "Contender", "Question", "contender", "questions", "title_of"]
 
-Unit = Literal["request", "datagram", "connection", "handshake", "GB", "idle connection"]
+Unit = Literal[
+    "request", "datagram", "connection", "handshake", "GB", "idle connection", "establishment"
+]
 Shape = Literal["load", "initiate", "memory", "idle"]
 
 
@@ -312,6 +314,17 @@ def _coming_and_going() -> list[Question]:
             first=50,
             most=4_000,
             short=True,
+        ),
+        _question(
+            "ready",
+            5,
+            "Time until a connection is ready, one after the other",
+            "connect client initiate connect-gevent",
+            shape="initiate",
+            size=0,
+            unit="establishment",
+            first=50,
+            most=4_000,
         ),
         *(
             _question(

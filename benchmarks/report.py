@@ -22,7 +22,7 @@ from .targets import Outcome, outcomes
 __all__ = ["chart", "markdown", "text", "write"]
 
 Rows = list[list[str]]
-_COSTS = {"GB": "s CPU/GB", "idle connection": "kB"}
+_COSTS = {"GB": "s CPU/GB", "idle connection": "kB", "establishment": "us until ready"}
 _RATES = {"GB": "GB/s"}
 
 

@@ -230,8 +230,8 @@ def greentaps_connection(words: argparse.Namespace) -> None:
     serve = bulk if words.role != "echo" else echo_messages if words.framers else echo
     listener = here.listen()
     announce(listener.local_endpoints[0].port)
-    # gevent notes for each greenlet where it was spawned, line by line up to the root: in a greenlet
-    # of its own that is as short as in gevent's server, without the levels of this program.
+    # gevent notes for each greenlet where it was spawned, line by line up to the root.  From a
+    # greenlet of its own that is as short as in gevent's server, without this program's levels.
     gevent.spawn(serve_each, listener, serve).join()
 
 

@@ -207,7 +207,7 @@ class PyOpenSslEngine:
                 if not size:
                     return 0
                 if self._ssl is not None and type(data) is bytes:
-                    sent = _lib.SSL_write(self._ssl, data, size)
+                    sent = int(_lib.SSL_write(self._ssl, data, size))
                     if sent <= 0:
                         self._connection._raise_ssl_error(self._ssl, sent)
                     return sent

@@ -96,9 +96,9 @@ class StdlibEngine:
         size = len(data)
         if not size:
             return 0
-        sent = 0
+        sent: int = 0
         try:
-            sent = self._core.write(data)
+            sent += self._core.write(data)
             if sent != size:  # one record at a time
                 view = memoryview(data)
                 while sent != size:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from .errors import (
@@ -147,7 +148,7 @@ class Property:
         """Whether all Connections of a group share the value (RFC 9622 section 7.4)."""
         return self.group is Group.CONNECTION and not self.alone
 
-    @property
+    @cached_property
     def is_preference(self) -> bool:
         """Whether it is a Preference, and so a Boolean once there is a Connection."""
         return self.type == PREFERENCE
