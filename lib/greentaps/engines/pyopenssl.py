@@ -25,7 +25,7 @@ from .terms import Resumable
 
 __all__ = ["PyOpenSslEngine", "verify_words"]
 
-_READ_SIZE = 65536
+_READ_SIZE = 66560  # bytes: 64 KiB, and what TLS adds to them
 # OpenSSL reports a write of more than one record that cannot be finished as "want read"; one
 # record at a time always can.
 _RECORD_SIZE = 16384
@@ -213,6 +213,15 @@ class PyOpenSslEngine:
                     return sent
                 return self._connection.send(data)
             sent = 0
+            if self._ssl is not None and type(data) is bytes:
+                start = _ffi.from_buffer(data)
+                while sent < size:
+                    length = min(size - sent, _RECORD_SIZE)
+                    done = int(_lib.SSL_write(self._ssl, start + sent, length))
+                    if done <= 0:
+                        self._connection._raise_ssl_error(self._ssl, done)
+                    sent += done
+                return sent
             view = memoryview(data)
             while sent < size:
                 sent += self._connection.send(view[sent : sent + _RECORD_SIZE])
