@@ -32,6 +32,7 @@ from greentaps.errors import ResolutionError, SwitchpointError, Timeout, Transpo
 from greentaps.hub import (
     Deadline,
     Parked,
+    ParkedAgain,
     get_loop,
     get_runner,
     in_callback,
@@ -982,6 +983,65 @@ def test_switching_to_a_parked_greenlet_is_refused():
     get_runner().call_soon(greenlet.switch, "stranger")
     with pytest.raises(gevent.exceptions.InvalidSwitchError):
         greenlet.get()
+
+
+def test_one_that_can_wait_again():
+    parked = ParkedAgain(get_runner())
+    results = []
+
+    def wait():
+        while len(results) < 3:
+            results.append(parked.wait())
+
+    greenlet = gevent.spawn(wait)
+    gevent.sleep(0)
+    for number in range(3):
+        assert parked.finish(number)
+        assert not parked.finish("too many")
+        gevent.sleep(0)
+        gevent.sleep(0)
+    greenlet.join(timeout=10)
+    assert results == [0, 1, 2]
+    assert parked.finish("before the wait")
+    assert parked.wait() == "before the wait"
+    assert parked.result is None
+
+
+@pytest.mark.parametrize("how", ["failure", "kill", "timeout"])
+def test_one_that_can_wait_again_is_done_for_after_an_exception(how):
+    parked = ParkedAgain(get_runner())
+    greenlet = gevent.spawn(parked.wait, 0.001 if how == "timeout" else None)
+    gevent.sleep(0)
+    if how == "failure":
+        assert parked.fail(KeyError())
+    elif how == "kill":
+        greenlet.kill()
+    greenlet.join(timeout=10)
+    assert greenlet.dead
+    assert not parked.finish("nobody there")
+
+
+def test_the_runner_knows_when_it_waits_for_a_greenlet():
+    """And so that nobody is in a callback; also when a woken greenlet has died."""
+    runner = get_runner()
+    seen = []
+
+    def wait(parked, dies):
+        parked.wait()
+        seen.append(runner.resuming)
+        if dies:
+            raise gevent.GreenletExit
+
+    for dies in (True, False):
+        parked = Parked(runner)
+        gevent.spawn(wait, parked, dies)
+        gevent.sleep(0)
+        parked.finish(None)
+        runner.call_soon(lambda: seen.append(runner.resuming))
+        gevent.sleep(0)
+        gevent.sleep(0)
+    assert seen == [True, False, True, False]
+    assert not runner.resuming
 
 
 def test_many_waiters_wake_in_order_and_may_wait_again():

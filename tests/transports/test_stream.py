@@ -134,8 +134,9 @@ def test_a_write_to_a_dead_peer_ends_with_its_error() -> None:
     transport = Transport(pipe_handle(one), mode="w")
     protocol = RecordingProtocol()
     transport.start(protocol)
+    assert transport.write(b"taken") is None
     two.close()
-    transport.write(b"into the void")
+    assert transport.write(b"into the void") is True
     error = protocol.wait_lost()
     assert isinstance(error, BrokenPipeError)
     with pytest.raises(BrokenPipeError):
