@@ -79,6 +79,11 @@ DIFFERENCES = (
         "default is connCapacityProfile",
     ),
     (
+        "``tcp.user-timeout-value``",
+        "default 300 seconds",
+        "default what the system's TCP has; no option of RFC 5482 can be sent from here",
+    ),
+    (
         "``tcp.user-timeout``",
         "whether the option is used",
         (

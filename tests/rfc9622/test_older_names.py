@@ -6,6 +6,7 @@ here, or the same call with ``wait=False``; the names stay.
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from greentaps import (
     Message,
     MessageContext,
     Preconnection,
+    PropertyError,
     RemoteEndpoint,
     SecurityParameters,
     TransportProperties,
@@ -150,6 +152,60 @@ def test_they_are_taken_where_the_older_systems_take_them() -> None:
         context.add(MessageProperties.IDEMPOTENT, True)
         client.send(b"x", context)
         assert server.receive(1, timeout=10).data == b"x"
+
+
+# name -> its default in the older systems
+OLDER_DEFAULTS: dict[str, Any] = {
+    "congestion-control": "require",
+    "multistreaming": "prefer",
+    "per-msg-reliability": "ignore",
+    "preserve-msg-boundaries": "prefer",
+    "preserve-order": "require",
+    "reliability": "require",
+    "soft-error-notify": "ignore",
+    "zero-rtt-msg": "ignore",
+    "conn-capacity-profile": "default",
+    "conn-scheduler": "weighted fair queueing",
+    "conn-prio": 100,
+    "recv-checksum-len": -1,
+    "conn-timeout": -1,
+    "singular-transmission-msg-max-len": -1,
+    "send-msg-max-len": -1,
+    "recv-msg-max-len": -1,
+    "zero-rtt-msg-max-len": -1,
+    "retransmit-notify": "ignore",
+    "retransmit-notify-threshold": -1,
+    "tcp.user-timeout-value": 300,
+    "tcp.user-timeout": False,
+    "tcp.user-timeout-recv": True,
+    "multipath": "prefer",
+    "per-msg-checksum-len-send": "ignore",
+    "per-msg-checksum-len-recv": "ignore",
+    "msg-checksum-len": -1,
+    "final": False,
+    "idempotent": False,
+    "msg-lifetime": math.inf,
+    "msg-ordered": True,
+    "msg-prio": 100,
+    "msg-reliable": True,
+    "msg-capacity-profile": "default",
+    "singular-transmission": False,
+}
+
+
+@pytest.mark.rfc("SH-08", "TP-11")
+@pytest.mark.parametrize("name", OLDER_DEFAULTS)
+def test_each_default_that_differs_is_in_the_table_of_differences(name: str) -> None:
+    page = (TESTS.parent / "docs" / "reference" / "properties.rst").read_text()
+    differences = page[page.index("Where the meaning differs") :]
+    properties = TransportProperties()
+    try:
+        ours = properties.get(name)
+        same = properties.copy().set(name, OLDER_DEFAULTS[name]).get(name) == ours
+    except (PropertyError, TypeError, ValueError):
+        same = False  # it cannot be said here any more
+    if not same:
+        assert f"``{name}``" in differences
 
 
 # -- Flows of the first system --

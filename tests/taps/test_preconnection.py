@@ -77,6 +77,7 @@ def test_one_endpoint_or_several_or_none() -> None:
         {"transport_properties": SecurityParameters()},
         {"security_parameters": "tls"},
         {"resolver": "192.0.2.53"},
+        {"security_parameters": 1},
         {"security_parameters": TransportProperties()},
     ],
 )
