@@ -76,8 +76,9 @@ class Http1Framer(Framer):
     goes into passthrough; other changes of protocol are refused.
 
     *host* (str) is the default of a client's Host header; without it the Connection's property
-    ``hostname`` is taken.  *max_head* (bytes) limits what stands before a body, *max_ahead* (bytes)
-    what a client may send before its turn.
+    ``hostname`` is taken.  *max_head* (bytes) limits what is held of a head that has not come whole
+    (one that comes in a single read may be longer), *max_ahead* (bytes) what a client may send
+    before its turn.
 
     Raises ImportError if h11 is not installed, ValueError for an unknown role.
     """
