@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ from greentaps.taps.ice import (
     write_candidate,
 )
 from greentaps.taps.stun import KEEPALIVE, codec, encode, parse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 A = Credentials("aaaa", "a" * 22)
@@ -744,3 +745,49 @@ def test_without_credentials_the_first_word_decides() -> None:
     other.readable(1)
     assert other.chosen == 1
     assert other.dropped == [2]
+
+
+# -- Any network --
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sets(st.tuples(st.integers(0, 2), st.integers(0, 2))),
+    st.booleans(),
+    st.sampled_from([0.0, 0.2, 0.4]),
+    st.integers(0, 2**16),
+)
+def test_where_there_is_a_way_both_take_the_same(
+    ours: int, theirs: int, open_: set[tuple[int, int]], keyed: bool, loss: float, seed: int
+) -> None:
+    chance = random.Random(seed)
+    here = [(f"192.0.2.{n}", 1000 + n) for n in range(ours)]
+    there = [(f"198.51.100.{n}", 2000 + n) for n in range(theirs)]
+    ways = {(here[a], there[b]) for a, b in open_ if a < ours and b < theirs}
+    world = World(delay=0.02)
+
+    def way(source: Address, target: Address) -> tuple[Address, Address] | None:
+        fits = (source, target) in ways or (target, source) in ways
+        return (source, target) if fits and chance.random() >= loss else None
+
+    world.way = way
+    one, other = agent(True), agent(False, tie_breaker=2)
+    for mine, addresses, secret in ((one, here, A), (other, there, B)):
+        for number, address in enumerate(addresses):
+            world.place(mine, number, address, facts(secret, preference=65535 - number))
+    for mine, addresses, secret in ((one, there, B), (other, here, A)):
+        for number, address in enumerate(addresses):
+            known = facts(secret, preference=65535 - number) if keyed else None
+            mine.add_remote(address, known, 0.0)
+    world.run(200, lambda: one.failed and other.failed)
+    if not ways:
+        assert one.failed
+        assert other.failed
+    elif loss == 0.0 or (one.selected and other.selected):
+        assert one.selected is not None
+        assert other.selected is not None
+        assert one.selected.remote.address == other.selected.local.address
+        assert other.selected.remote.address == one.selected.local.address
+        assert (one.selected.local.address, one.selected.remote.address) in ways

@@ -73,10 +73,12 @@ class _Watched:
             self._runner.collect(error)
 
     def _unwatch(self) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
-            self._watcher = None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            # Stopped at once, so that the descriptor may be closed; but its memory must outlive
+            # its own callback, which this may be.
+            watcher.stop()
+            self._runner.call_soon(watcher.close)
 
     @property
     def is_open(self) -> bool:
@@ -98,9 +100,11 @@ class _Watched:
 
     def hub_lost(self, error: BaseException) -> None:
         here, self._socket = self._socket, None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.stop()
+            watcher.close()
         if here is not None:
-            with contextlib.suppress(Exception):
-                self._unwatch()
             here.close()
         self._runner.release(self)
 
