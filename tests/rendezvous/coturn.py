@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,15 @@ class Server:
     address: str
     port: int
     log: Path
+
+    def says(self, what: str, *, times: int) -> bool:
+        """Whether it has noted *what*, a regular expression, so often; waits for it."""
+        end = time.monotonic() + START_SECONDS
+        while len(re.findall(what, self.log.read_text())) < times:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
 
 
 @contextlib.contextmanager

@@ -106,13 +106,15 @@ def test_through_two_nats_with_stun(tmp_path: Path) -> None:
 def test_through_two_symmetric_nats_with_turn(tmp_path: Path) -> None:
     with (
         two_nats(SYMMETRIC, SYMMETRIC) as nets,
-        turn_server(tmp_path, SERVER, PORT, host=nets.public),
-        peers(nets, "udp", "--turn", f"{SERVER}:{PORT}", *USER) as (left, right),
+        turn_server(tmp_path, SERVER, PORT, "--verbose", host=nets.public) as server,
     ):
-        assert left.kinds == {"host": "10.0.1.2", "srflx": "203.0.113.1", "relay": SERVER}
-        introduce(left, right)
-        one, other = exchange(left, right)
-        assert SERVER in (one["remote"], other["remote"])
+        with peers(nets, "udp", "--turn", f"{SERVER}:{PORT}", *USER) as (left, right):
+            assert left.kinds == {"host": "10.0.1.2", "srflx": "203.0.113.1", "relay": SERVER}
+            introduce(left, right)
+            one, other = exchange(left, right)
+            assert SERVER in (one["remote"], other["remote"])
+        # Both allocations were given back, the one that was used and the one that was not.
+        assert server.says("refreshed.*lifetime=0", times=2)
 
 
 @pytest.mark.rfc("R-04", "RZ-01", "RZ-02", "CG-04")

@@ -407,8 +407,8 @@ def test_a_stranger_is_refused_over_tcp() -> None:
     with gsocket.socket() as stranger:
         stranger.settimeout(10)
         stranger.bind((HERE, 0))
-        stranger.connect((HERE, one.local_endpoints[0].port))
         with contextlib.suppress(ConnectionResetError):
+            stranger.connect((HERE, one.local_endpoints[0].port))
             assert stranger.recv(10) == b""
     assert not running.ready()
     with other.rendezvous(15) as theirs, running.get() as mine:
@@ -469,6 +469,30 @@ def test_gathering_does_not_talk_to_the_peer() -> None:
             with pytest.raises(TimeoutError):
                 peer.recv(10) if peer is udp else peer.accept()
             preconnection.release()
+
+
+@pytest.mark.rfc("RZ-03")
+def test_a_stranger_who_stays_does_not_make_us_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for new attempts is over, and somebody is still there who says nothing."""
+    monkeypatch.setattr("greentaps.taps.ice.PATIENCE", 0.3)
+    monkeypatch.setattr("greentaps.taps.ice.ANSWER_TIME", 1.0)
+    one, lines = resolved("tcp")
+    _, theirs_ = resolved("tcp")
+    told(one, theirs_)
+    wakes = []
+    before = rendezvous._StreamDriver.wake
+    monkeypatch.setattr(
+        rendezvous._StreamDriver,
+        "wake",
+        lambda driver, time: (wakes.append(time), before(driver, time)),
+    )
+    running = in_greenlet(one.rendezvous)
+    gevent.sleep(0.1)
+    with gsocket.socket() as stranger:
+        stranger.connect((HERE, int(lines[0].split()[5])))
+        assert isinstance(running.get(), EstablishmentError)
+    assert 0.9 < wakes[-1] - wakes[0] < 10
+    assert len(wakes) < 30
 
 
 # -- Plain sockets of other processes --
@@ -826,15 +850,8 @@ def test_what_strangers_send_meanwhile_is_bounded() -> None:
     preconnection.release()
 
 
-@pytest.fixture
-def surveyed() -> Iterator[None]:
-    """The socket on which changes of the network are heard of stays, and is nobody's leak."""
-    yield
-    paths.forget_survey()
-
-
 @pytest.mark.rfc("CG-03")
-def test_addresses_of_this_machine(surveyed: None) -> None:
+def test_addresses_of_this_machine() -> None:
     preconnection = Preconnection(LocalEndpoint().with_interface("lo"), None, properties("udp"))
     found = {end.ip_address for end in preconnection.resolve()[0]}
     assert HERE in found
@@ -922,7 +939,7 @@ def test_sockets_of_one_gathering_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         SystemPolicy(prohibited_interfaces=[InterfaceType.LOOPBACK]),
     ],
 )
-def test_policy_forbids_it(policy: SystemPolicy, surveyed: None) -> None:
+def test_policy_forbids_it(policy: SystemPolicy) -> None:
     end = LocalEndpoint().with_interface("lo")
     before = owned()
     set_system_policy(policy)

@@ -786,7 +786,7 @@ class Punch:
 
     def wake(self, now: float) -> list[tuple[int, Address]]:
         """The time is *now*.  Which (base, remote address) to connect: one at a time."""
-        if now < self._next:
+        if now < self._next or now >= self.give_up_at:
             return []
         for one in self._ordered():
             if not one.running and one.due <= now:

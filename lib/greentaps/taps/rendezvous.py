@@ -1359,6 +1359,8 @@ class _StreamDriver(_Driver):
         return False
 
     def wake_at(self) -> float:
+        if now() >= self.punch.give_up_at:  # what is still there may yet be elected
+            return self.election.wake_at
         return min(self.punch.wake_at, self.election.wake_at)
 
     def wake(self, time: float) -> None:
