@@ -864,7 +864,8 @@ def test_only_temporary_addresses_if_they_are_required() -> None:
         Preconnection(local(), None, asked).resolve()
 
 
-def test_a_stun_server_that_is_silent() -> None:
+def test_a_stun_server_that_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "greentaps.rendezvous")
     with gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HERE, 0))
         end = local(0).with_stun_server(HERE, silent.getsockname()[1])
@@ -873,6 +874,19 @@ def test_a_stun_server_that_is_silent() -> None:
             found, _ = preconnection.resolve(timeout=0.3)
         assert took.seconds < 3
         assert [one.candidate_type for one in found] == ["host"]
+        assert f"STUN server {HERE}:{silent.getsockname()[1]}" in caplog.text
+        preconnection.release()
+
+
+def test_servers_that_cannot_be_found(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "greentaps.rendezvous")
+    for kind in KINDS:
+        end = local(0).with_stun_server("no-such-host.invalid")
+        preconnection = Preconnection(end, None, properties(kind))
+        found, _ = preconnection.resolve(timeout=10)
+        assert [one.candidate_type for one in found] == ["host"]
+        assert "no-such-host.invalid" in caplog.text
+        caplog.clear()
         preconnection.release()
 
 

@@ -274,6 +274,9 @@ class NatServer:
     port: int
     credentials: tuple[str, str] | None = dataclasses.field(repr=False)
 
+    def __str__(self) -> str:
+        return f"server {self.host} {self.port}"
+
 
 class LocalEndpoint(Endpoint):
     """Our end (RFC 9622 section 6.1): what to listen on, or where to come from."""

@@ -7,6 +7,7 @@ when is decided in `ice` and `stun`, which know no sockets; here are the sockets
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 import threading
@@ -18,7 +19,7 @@ from math import inf
 from typing import Any
 from zlib import crc32
 
-from ..errors import EstablishmentError, Reason, Timeout, TransportError
+from ..errors import EstablishmentError, Reason, Timeout, TransportError, show_address
 from ..hub import Deadline, Parked, get_runner, now
 from ..plugins import Attempt, Stack, stack_name
 from ..plugins.tcp import configure
@@ -62,6 +63,8 @@ MAX_BASES = 32  # local sockets of one gathering
 MAX_EARLY = 16  # datagrams that one of them keeps for the rendezvous
 MAX_EARLY_SIZE = 1500  # bytes of each
 MAX_FIRST = 256  # datagrams of the peer that wait for the Connection
+
+_log = logging.getLogger("greentaps.rendezvous")
 
 _TCP_PREFERENCE = 4 << 13  # RFC 6544 section 4.2: simultaneous open of host candidates
 
@@ -201,6 +204,21 @@ class Base:
             made.append(end)
         return made
 
+    def missing(self) -> list[tuple[str, str]]:
+        """Which servers have given no address, and why."""
+        found = [(str(server), why) for server, why in self.failures]
+        for relay in self.relays:
+            if relay.address is None:
+                why = relay.failure or "no answer so far"
+                found.append((f"TURN server {show_address(relay.client.server)}", why))
+        seen = {server for _, server in self.reflexive}
+        found += [
+            (f"STUN server {show_address(client.server)}", "no answer so far")
+            for client in self.clients
+            if client.server not in seen
+        ]
+        return found
+
     # For UDP:
 
     def received(self, data: bytes, source: Address, time: float) -> None:
@@ -314,6 +332,9 @@ class Gathering:
         for base in wanted.values():
             self._ask_servers(base, names, limit)
         self._wait(limit)
+        for base in wanted.values():
+            for which, why in base.missing():
+                _log.info("%s has given nothing for %s: %s", which, show_address(base.address), why)
         return list(wanted.values())
 
     def _open(
