@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import socket
 import sys
 import threading
@@ -267,6 +268,19 @@ def test_options_of_the_socket(kind: str) -> None:
         assert option(mine, socket.IPPROTO_IP, socket.IP_TTL) == 7
         assert option(mine, socket.IPPROTO_IP, socket.IP_TOS) == 1 << 2
         assert option(theirs, socket.IPPROTO_IP, socket.IP_TTL) != 7
+
+
+def test_how_datagrams_were_marked() -> None:
+    one, other = ends("udp")
+    one.transport_properties.set("_greentaps.receiveEcn", True)
+    mine, theirs = both(one, other)
+    with mine, theirs:
+        handle = theirs.transport.get_extra_info("handle")
+        with socket.socket(fileno=os.dup(handle.fileno())) as marking:
+            marking.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 3)
+        theirs.send(b"congested")
+        message = mine.receive(timeout=5)
+        assert (message.data, message.context.get("ecn")) == (b"congested", 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

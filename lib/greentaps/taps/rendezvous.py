@@ -1077,7 +1077,14 @@ class _DatagramDriver(_Driver):
             base.flush()
         route = _Route(self.agent, pair, base, relay)
         below = pair.remote.address if relay is None else relay.client.server
-        flow = punched_flow(base.port, below, pair.remote.address, pair.local.address, route)
+        flow = punched_flow(
+            base.port,
+            below,
+            pair.remote.address,
+            pair.local.address,
+            route,
+            marked=bool(self.setup.properties.get("_greentaps.receiveEcn")),
+        )
         route.start(flow)
         for data in self.first:
             flow.hold(data)

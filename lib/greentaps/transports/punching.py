@@ -27,6 +27,7 @@ from .base import CLOSE_TIMEOUT
 from .datagram import DatagramTransport
 from .flow import Flow, _bound, _opened, _OwnFlow
 from .handles import _opened as _opened_stream
+from .marked import MarkedDatagramTransport
 from .stream import Transport
 
 __all__ = [
@@ -571,9 +572,16 @@ class _Sorting:
 
 
 def punched_flow(
-    port: DatagramPort, below: Address, remote: Address, shown: Address, route: Route
+    port: DatagramPort,
+    below: Address,
+    remote: Address,
+    shown: Address,
+    route: Route,
+    *,
+    marked: bool = False,
 ) -> PunchedFlow:
-    """A flow over *port*'s socket, which is taken.  Raises TransportError."""
+    """A flow over *port*'s socket, which is taken.  With *marked* the data that arrive are
+    `MarkedBytes`, but for those that a relay has unpacked.  Raises TransportError."""
     taken = port.take()
     try:
         handle = _opened(taken)
@@ -587,4 +595,5 @@ def punched_flow(
     except OSError as error:
         get_runner().discard(handle)
         raise TransportError.from_errno(error.errno or 0, "connect", below) from error
-    return PunchedFlow(DatagramTransport(handle), below, remote, shown, route)
+    lower = (MarkedDatagramTransport if marked else DatagramTransport)(handle)
+    return PunchedFlow(lower, below, remote, shown, route)
