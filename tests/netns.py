@@ -297,6 +297,8 @@ class Host:
         for file in self._files:
             file.close()
         shutil.rmtree(_SETTINGS / self.namespace, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _SETTINGS.rmdir()  # unless there is more in it
 
 
 class Task:
