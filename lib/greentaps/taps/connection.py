@@ -1461,7 +1461,8 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def _ends_now(self) -> bool:
         """Whether the end waits for nobody any more."""
-        return self._closed_by_us and bool(self._transport.is_ending())
+        ending = getattr(self._transport, "is_ending", None)
+        return self._closed_by_us and ending is not None and bool(ending())
 
     def _wait_closed(self) -> None:
         parked: Parked[None] = Parked(self._runner)

@@ -79,7 +79,7 @@ class Listener(ListenerHandlers):
         at_once = len(stack) == 1 and not self._setup.framers and secured is None
 
         def deliver(transport: Any) -> None:
-            if at_once and transport.starts_ready and not self._stopped:
+            if at_once and getattr(transport, "starts_ready", False) and not self._stopped:
                 self._ready_at_once(stack, name, transport)
             else:
                 self._arrived(stack, transport, secured)
