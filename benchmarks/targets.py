@@ -71,6 +71,13 @@ TARGETS: tuple[Target, ...] = (
         1.75,
     ),
     Target(
+        "Connection, no framer / Protocol with a greenlet",
+        (_TCP, "connection"),
+        (_TCP, "server"),
+        1.25,
+        1.1,
+    ),
+    Target(
         "Connection, length framer / no framer",
         (_TCP, "framer"),
         (_TCP, "connection"),
@@ -142,6 +149,13 @@ TARGETS: tuple[Target, ...] = (
         "Memory of an idle Connection / gevent",
         ("idle-1000", "connection"),
         ("idle-1000", "gevent"),
+        1.0,
+        0.6,
+    ),
+    Target(
+        "Memory of an idle Connection / gevent, of 15 000",
+        ("idle-15000", "connection"),
+        ("idle-15000", "gevent"),
         1.0,
         0.6,
     ),
