@@ -1485,8 +1485,8 @@ def modules() -> Iterator[Path]:
 
 @of("path", list(modules()), ids=lambda path: path.name)
 def test_properties_are_pure(path: Path) -> None:
-    allowed = {"__future__", "collections", "dataclasses", "difflib", "enum", "itertools", "math"}
-    allowed |= {"re", "typing", "warnings", "weakref"}
+    allowed = {"__future__", "collections", "dataclasses", "difflib", "enum", "functools"}
+    allowed |= {"itertools", "math", "re", "typing", "warnings", "weakref"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             assert {alias.name.partition(".")[0] for alias in node.names} <= allowed
