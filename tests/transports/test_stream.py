@@ -21,6 +21,7 @@ from greentaps.testing import RecordingProtocol, pattern, settle, wait_until
 from greentaps.transports import Transport
 from greentaps.transports.options import socket_of
 from transports.helpers import (
+    OLD_LIBUV,
     PLAIN,
     Process,
     pipe_handle,
@@ -136,7 +137,8 @@ def test_a_write_to_a_dead_peer_ends_with_its_error() -> None:
     transport.start(protocol)
     assert transport.write(b"taken") is None
     two.close()
-    assert transport.write(b"into the void") is True
+    # An old libuv tells it a turn late.
+    assert transport.write(b"into the void") is (None if OLD_LIBUV else True)
     error = protocol.wait_lost()
     assert isinstance(error, BrokenPipeError)
     with pytest.raises(BrokenPipeError):
