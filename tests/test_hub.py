@@ -246,6 +246,7 @@ def _switchpoints():
 
 
 def test_the_list_of_switchpoints_is_complete():
+    other_levels = ("greentaps.taps", "greentaps.plugins", "greentaps.testing")
     found = set()
     for module in list(sys.modules.values()):
         if not getattr(module, "__name__", "").startswith("greentaps"):
