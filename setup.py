@@ -65,6 +65,7 @@ setup(
     package_data={"greentaps": ["py.typed"]},
     install_requires=[
         "gevent>=24.2",
+        "greenlet>=3.0",
         "pyuv>=1.4",
         "pyopenssl>=24.2",
         "cryptography>=43",

@@ -55,6 +55,8 @@ PATIENCE = 10.0
 # No sane layer below takes more than this (in bytes) from a writer whose peer does not read.
 _NEVER_FULL = 256 * 1024 * 1024
 _BLOCK = 65536  # bytes
+# After so many writes the layers below have noticed that the peer is gone, if they ever do.
+_WRITES = 50
 
 # Stage -> callback -> next stage: the order that the contract allows.
 _ORDER: dict[str, dict[str, str]] = {
@@ -1203,6 +1205,26 @@ def _abort_with_an_error(pair: _Pair) -> None:
     ):
         assert again is not error
         assert again.__cause__ is error
+
+
+@_check
+def _write_tells_its_own_failure(pair: _Pair) -> None:
+    """... by a true answer: a Connection takes any other one for "sent"."""
+    first, second = pair.start(two=_PAUSED)
+    pair.one.pause_reading()
+    pair.two.abort()
+    pair.until_lost(second)
+    for _ in range(_WRITES):
+        if pair.one.is_closing():
+            break
+        try:
+            answer = pair.one.write(pattern(_BLOCK))
+        except TransportError:
+            break
+        assert answer or not pair.one.is_closing(), "write has failed, and did not say so"
+        settle(1)
+    pair.one.abort()
+    pair.until_lost(first)
 
 
 @_check

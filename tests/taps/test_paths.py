@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path as File
@@ -17,9 +19,11 @@ from greentaps.taps.history import History, default_history, set_default_history
 from greentaps.taps.paths import Path, Survey, forget_survey, interfaces, look, path_of, survey
 from greentaps.taps.properties import InterfaceType
 from netns import Host, networks
+from peers import LIBRARY
 from taps.helpers import until
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(LIBRARY)}
 UP_AND_RUNNING = 0x41
 
 
@@ -331,6 +335,25 @@ def test_a_forked_child_has_its_own_news(host: Host) -> None:
             assert answers.read() == b"yy"
         assert os.waitpid(pid, 0)[1] == 0
         assert survey().generation == before.generation + 1
+
+
+ENDING = """
+import os, sys
+from greentaps import survey
+survey()
+if not os.fork():
+    survey()
+    sys.exit()
+assert os.wait()[1] == 0
+"""
+
+
+def test_a_program_that_ends_leaves_no_socket_to_be_warned_of() -> None:
+    """In Python's development mode, which is not told of the process's one socket by a warning;
+    nor in a forked child."""
+    command = [sys.executable, "-X", "dev", "-c", ENDING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.rfc("HE-08")

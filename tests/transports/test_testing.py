@@ -21,8 +21,10 @@ from greentaps.testing import (
     transport_checks,
     wait_until,
 )
+from greentaps.transports import Transport
 from greentaps.transports.base import CLOSED, OPEN
 from greentaps.transports.memory import MemoryTransport
+from transports.helpers import OLD_LIBUV, tcp_handle, tcp_sockets
 
 # -- Transports that break one promise each, and the check that must notice --
 
@@ -142,6 +144,25 @@ def test_a_broken_promise_is_noticed(
     assert name in "".join(caught.value.__notes__)
     for owner in get_runner().owners:
         owner.hub_lost(TransportError("left by a broken transport"))
+
+
+class SilentTransport(Transport):
+    """Keeps to itself that a write has failed."""
+
+    __slots__ = ()
+
+    def write(self, data: Any, handle: Any = None) -> None:
+        super().write(data, handle)
+
+
+@pytest.mark.skipif(OLD_LIBUV, reason="here a failed write is told a turn later")
+def test_a_write_that_fails_silently_is_noticed() -> None:
+    def make() -> tuple[Transport, Transport]:
+        one, two = tcp_sockets()
+        return SilentTransport(tcp_handle(one)), Transport(tcp_handle(two))
+
+    with pytest.raises(AssertionError, match="did not say so"):
+        check_transport(make, names=["write_tells_its_own_failure"])
 
 
 def test_all_checks_have_names_and_run() -> None:

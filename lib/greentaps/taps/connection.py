@@ -187,6 +187,7 @@ class _Marks:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.connection_made = connection.connection_made
         self.data_received = connection.data_received
         self.eof_received = connection.eof_received
         self.error_received = connection.error_received
@@ -399,9 +400,8 @@ class Connection(ConnectionHandlers, FramerHost):
         """Become the protocol of a transport that is ready and paused.  Raises
         EstablishmentError if it has been lost meanwhile."""
         transport = established.transport
-        marked = self._setup.properties.get("_greentaps.receiveEcn") and self._may_receive
         try:
-            transport.set_protocol(_Marks(self) if marked else self)
+            transport.set_protocol(self._as_protocol())
         except TransportError as error:
             raise EstablishmentError(
                 "the connection was lost at once",
@@ -449,11 +449,15 @@ class Connection(ConnectionHandlers, FramerHost):
         self._set_fast()
         monitoring.opened(self, stack_name(established.candidate.stack), received=True)
         try:
-            transport.start(self)
+            transport.start(self._as_protocol())
         except BaseException:
             self._stop_timers()
             monitoring.lost(stack_name(established.candidate.stack), failed=True)
             raise
+
+    def _as_protocol(self) -> Any:
+        """What the transport is to call back."""
+        return _Marks(self) if self._setup.receive_ecn and self._may_receive else self
 
     def begin_events(self, events: Events | None) -> None:
         """For a Listener, when it hands this Connection over: events from now on, first the

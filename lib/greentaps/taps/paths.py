@@ -10,6 +10,7 @@ types only.  ``Survey.complete`` tells, and what is not known then rules nothing
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import socket
@@ -255,6 +256,8 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+# Else Python would warn, in its development mode, of a socket that nobody has closed.
+atexit.register(forget_survey)
 
 
 def _namespace() -> str | None:

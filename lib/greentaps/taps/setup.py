@@ -81,6 +81,11 @@ class Setup:
         return not SPECIAL_MESSAGES.isdisjoint(self.properties.explicit())
 
     @cached_property
+    def receive_ecn(self) -> bool:
+        """Whether the ECN field of received datagrams is asked for."""
+        return bool(self.properties.get("_greentaps.receiveEcn"))
+
+    @cached_property
     def limits(self) -> tuple[Any, Any, bool]:
         """The properties maxSendRate and maxRecvRate, and whether soft errors are wanted."""
         get = self.properties.get

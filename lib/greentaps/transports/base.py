@@ -388,7 +388,9 @@ class StreamTransport(BaseTransport):
         afterwards.  *handle*, a pyuv handle, is sent along on a Pipe made for it (``ipc=True``),
         for which *data* must not be empty.  Raises TypeError for other types, TransportError if
         the transport cannot be written to.  A failure of the write itself ends the transport
-        and reaches ``connection_lost``; then this returns True, and else None.
+        and reaches ``connection_lost``; then this returns True, and else None.  That answer
+        counts: whoever gets None takes the data for sent, as `Connection.send` and SslTransport
+        do, and does not look at `is_closing`.
         """
         raise NotImplementedError
 
