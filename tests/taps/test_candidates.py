@@ -494,6 +494,40 @@ def test_local_addresses_and_families() -> None:
     assert [node.cut for node in root.walk() if node.cut] == ["eth0 has no IPv6 address"]
 
 
+@pytest.mark.rfc("HE-13")
+def test_an_ipv4_address_on_a_network_without_ipv4_is_left_to_be_translated() -> None:
+    def kinds(way: Way) -> list[tuple[bool, bool]]:
+        root = grown([remote("192.0.2.1"), remote("2001:db8::1")], [way])
+        return [(node.unresolved, node.candidate is not None) for node in root.walk()][3:]
+
+    alone = Way("eth0", versions=frozenset((6,)), lacks_ipv4=True)
+    assert kinds(alone) == [(True, False), (False, True)]
+    assert kinds(Way("eth0", versions=frozenset((4, 6)))) == [(False, True), (False, True)]
+
+
+@pytest.mark.rfc("HE-13")
+@pytest.mark.parametrize(
+    ("addresses", "lacks"),
+    [
+        (("2001:db8::1",), True),
+        (("2001:db8::1", "192.0.2.1"), False),
+        ((), False),
+        (("192.0.2.1",), False),
+    ],
+)
+def test_whether_a_machine_has_ipv6_alone(addresses: tuple[str, ...], lacks: bool) -> None:
+    loopback = (LocalAddress("127.0.0.1", AF_INET), LocalAddress("::1", AF_INET6))
+    seen = Survey(
+        (
+            Path("lo", InterfaceType.LOOPBACK, loopback),
+            Path("eth0", InterfaceType.WIRED, tuple(LocalAddress(one, 0) for one in addresses)),
+        )
+    )
+    for wishes in (TransportProperties(), TransportProperties().prefer("interface", "eth0")):
+        ways = choose_ways([(None, ())], wishes, SystemPolicy(), seen)
+        assert {way.lacks_ipv4 for way in ways} == {lacks}
+
+
 @pytest.mark.rfc("CA-06", "BR-05")
 def test_endpoints_that_worked_before_go_first() -> None:
     ends = [remote(f"192.0.2.{number}") for number in range(3)]

@@ -20,8 +20,12 @@ from greentaps import (
     Resolver,
     TransportProperties,
 )
-from greentaps.taps import choosing
-from taps.helpers import HERE, Stopwatch, free_port, in_greenlet, plain_listener, until
+from greentaps.hub import Deadline
+from greentaps.plugins.tcp import Tcp
+from greentaps.taps import choosing, naming
+from greentaps.taps.answers import Target
+from greentaps.taps.naming import News
+from taps.helpers import HERE, Stopwatch, free_port, in_greenlet, local, plain_listener, until
 
 Answer = Callable[[str, int], Sequence[str]]
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -122,6 +126,56 @@ def test_stacks_on_one_path_share_a_look_up() -> None:
     connection.abort()
 
 
+@pytest.mark.rfc("CG-06", "E-19")
+def test_local_endpoints_of_both_families_each_have_a_look_up() -> None:
+    """What was looked up for the one does not do for the other, which has another family."""
+    names = Names(lambda name, family: ["::1"] if family == V6 else [])
+    four, six, port = both_families()
+    with four, six:
+        locals_ = [local(0, HERE), local(0, "::1")]
+        connection = Preconnection(locals_, named(port), resolver=names).initiate(timeout=10)
+        assert connection.remote_endpoint is not None
+        assert connection.remote_endpoint.ip_address == "::1"
+        connection.abort()
+
+
+class Services(Names):
+    """Knows which protocols services were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda name, family: [])
+        self.protocols: list[str] = []
+
+    def asks_for(self, service: str) -> bool | None:
+        return True
+
+    def targets(
+        self, name: str, service: str, protocol: str, port: int | None, **more: Any
+    ) -> Sequence[Target]:
+        self.protocols.append(protocol)
+        return ()
+
+
+@pytest.mark.rfc("CT-03")
+@pytest.mark.parametrize(
+    ("stream", "says", "asked"),
+    [(True, None, "tcp"), (False, None, "udp"), (True, "udp", "udp")],
+)
+def test_services_are_asked_for_under_the_protocol_that_they_are_registered_for(
+    monkeypatch: pytest.MonkeyPatch, stream: bool, says: str | None, asked: str
+) -> None:
+    """A plugin is called as it likes: no service is registered for ``_like-tcp``."""
+    kind = type(
+        "Alike", (Tcp,), {"name": "like-tcp", "stream": stream, "service_protocol": says}
+    )
+    monkeypatch.setattr("greentaps.taps.setup.stacks", lambda: [(kind(),)])
+    names = Services()
+    end = RemoteEndpoint().with_hostname("peer.example").with_service("svc")
+    with pytest.raises(EstablishmentError):
+        Preconnection(None, end, resolver=names).initiate(timeout=10)
+    assert names.protocols == [asked]
+
+
 @pytest.mark.rfc("ER-03", "I-07", "DN-02")
 def test_a_name_that_is_unknown() -> None:
     names = Names(unknown)
@@ -195,6 +249,29 @@ def test_a_resolver_that_is_broken_is_reported_and_ends_the_wait(
     assert isinstance(errors[0], EstablishmentError)
     assert isinstance(errors[0].__cause__, RuntimeError)
     assert "RuntimeError: a bug" in capsys.readouterr().err
+
+
+@pytest.mark.rfc("HE-13")
+@pytest.mark.parametrize("garbage", [None, [3], ["no address"]])
+def test_a_resolver_that_talks_nonsense_of_translation_ends_the_wait(garbage: Any) -> None:
+    """An IPv4 address that there is no way to, and no time limit."""
+
+    def answer(name: str, family: int) -> Any:
+        return garbage
+
+    end = RemoteEndpoint().with_ip_address("192.0.2.1").with_service("http")
+    heard: list[News] = []
+    resolution = naming.resolve(
+        end,
+        families=frozenset((V6,)),
+        resolver=Names(answer),
+        deadline=Deadline(None),
+        deliver=heard.append,
+    )
+    until(lambda: heard)
+    assert heard[-1].complete
+    assert heard[-1].error is not None
+    resolution.cancel()
 
 
 @pytest.mark.rfc("CT-12", "SR-03", "CG-01")

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from greentaps import ResolutionError
+from gevent import socket as gsocket
+from greentaps import Preconnection, ResolutionError, TransportProperties
 from greentaps.taps.dns import DnsResolver
 from greentaps.taps.ordering import Source
 from greentaps.taps.sources import SourceFinder, source_address
 from peers import HERE as PEERS
 from peers import LIBRARY, running
 from rfc9622.world import Network, ip, network
+from taps.helpers import remote
 from taps.resolving import Heard, addresses, named
 
 pytest.importorskip("dns.message", reason="dnspython is not installed")
@@ -83,6 +85,7 @@ import gevent
 from greentaps.hub import now
 from greentaps.taps.resolver import SystemResolver
 from peers import script
+from taps.helpers import remote
 from taps.resolving import Heard, addresses, named
 
 def show(name, *more):
@@ -139,6 +142,30 @@ def test_a_network_without_ipv4(net: Network, tmp_path: Path) -> None:
         (news,) = Heard(named("198.51.99.1", 7), resolver=resolver).all()
         assert [one.address for one in news.order] == [("2001:db8:64::c633:6301", 7, 0, 0)]
         assert news.order[0].via == "NAT64"
+        peer.end_input()
+
+
+@pytest.mark.rfc("HE-13")
+@pytest.mark.parametrize("wish", [False, True])
+def test_an_ipv4_address_of_an_endpoint_is_translated(
+    net: Network, tmp_path: Path, wish: bool
+) -> None:
+    """Also where the application names the interface, which has no IPv4 address."""
+    ip("addr del 192.0.2.1/24 dev here0", "-6 route add 2001:db8:64::/96 dev here0")
+    with net.there():
+        ip("addr add 2001:db8:64::c633:6301/128 dev there0 nodad")
+        server = gsocket.create_server(("2001:db8:64::c633:6301", 0), family=V6)
+    wishes = TransportProperties()
+    if wish:
+        wishes.require("interface", "here0")
+    end = remote(server.getsockname()[1], "198.51.99.1")
+    with server, serving(net, net.THERE6, tmp_path / "log") as peer:
+        assert peer.line() == "53"
+        resolver = DnsResolver([net.THERE6], timeout=2)
+        connection = Preconnection(None, end, wishes, resolver=resolver).initiate(timeout=20)
+        assert connection.remote_endpoint is not None
+        assert connection.remote_endpoint.ip_address == "2001:db8:64::c633:6301"
+        connection.abort()
         peer.end_input()
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "plugins",
     "register",
     "secured",
+    "service_protocol",
     "stack_name",
     "stacks",
     "unregister",
@@ -121,6 +122,11 @@ class Plugin:
 
     confirms: ClassVar[bool] = True
     """Whether being ready proves that the peer is there: not so without a handshake."""
+
+    service_protocol: ClassVar[str | None] = None
+    """``"tcp"`` or ``"udp"``: for which of the two the names of services over it are registered
+    (RFC 6335 section 5.2), and so under which they are looked up, as in ``_imap._tcp``.  None is
+    ``"tcp"`` for a `stream`, else ``"udp"``.  The plugin at the bottom of a stack says it."""
 
     def available(self) -> bool:
         """Whether this machine has the protocol.  Asked before anything is opened."""
@@ -265,6 +271,12 @@ def stack_name(stack: Stack) -> str:
 def secured(stack: Stack) -> bool:
     """Whether *stack* adds security."""
     return any(plugin.secure for plugin in stack)
+
+
+def service_protocol(stack: Stack) -> str:
+    """What services over *stack* are registered for, ``"tcp"`` or ``"udp"``."""
+    bottom = stack[-1]
+    return bottom.service_protocol or ("tcp" if bottom.stream else "udp")
 
 
 def duplicates(stack: Stack) -> bool:

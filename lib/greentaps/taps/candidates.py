@@ -213,8 +213,9 @@ class Way:
     *local* Endpoint or None, and its resolved *addresses* (none where the system chooses).
 
     *network* is what is behind it: the key of what was learned before.  *versions* are those of
-    IP, 4 and 6, that the interface has addresses of; None if nobody looked.  *why* are the
-    reasons for its place, and *cut* is why it is not used.
+    IP, 4 and 6, that the interface has addresses of; None if nobody looked.  *lacks_ipv4* says
+    that it leads to IPv6 alone, as far as was looked.  *why* are the reasons for its place, and
+    *cut* is why it is not used.
     """
 
     interface: str | None = None
@@ -224,6 +225,7 @@ class Way:
     versions: frozenset[int] | None = None
     why: tuple[str, ...] = ()
     cut: str | None = None
+    lacks_ipv4: bool = False
 
     def __str__(self) -> str:
         text = self.interface or "system"
@@ -271,6 +273,7 @@ def choose_ways(
                     addresses,
                     known.network if known else survey.network if survey else "",
                     versions=_versions(known) if known else None,
+                    lacks_ipv4=_lack_ipv4([known] if known else survey.paths if survey else ()),
                 )
             )
         else:
@@ -300,7 +303,9 @@ def _ways_of(
         likes, dislikes = _hits(one, wishes, PREFER), _hits(one, wishes, AVOID)
         why = [f"{what} is preferred" for what in likes]
         why += [f"{what} is to be avoided" for what in dislikes]
-        way = Way(name, local, addresses, one.network, _versions(one), tuple(why), reason)
+        versions = _versions(one)
+        lacks = _lack_ipv4([one])
+        way = Way(name, local, addresses, one.network, versions, tuple(why), reason, lacks)
         if reason is not None:
             cut.append(way)
             continue
@@ -321,7 +326,8 @@ def _ways_of(
             ways = [way for way in ways if way.interface in preferred and way not in avoided]
         else:
             ways = [way for way in ways if way not in avoided] if avoided else []
-        ways.append(Way(None, local, addresses, survey.network))
+        lacks = _lack_ipv4(survey.paths)
+        ways.append(Way(None, local, addresses, survey.network, lacks_ipv4=lacks))
     return ways + cut
 
 
@@ -338,6 +344,13 @@ class _Unknown(NamedTuple):
 
 def _versions(path: Path | _Unknown) -> frozenset[int] | None:
     return frozenset(6 if ":" in address.text else 4 for address in path.addresses) or None
+
+
+def _lack_ipv4(paths: Iterable[Path | _Unknown]) -> bool:
+    """Whether there are addresses of IPv6 alone.  Those of the loopback interface lead nowhere."""
+    there = [_versions(path) for path in paths if path.type is not InterfaceType.LOOPBACK]
+    known = frozenset[int]().union(*(versions for versions in there if versions))
+    return known == {6}
 
 
 def _fits(path: Path | _Unknown, what: Any, name: str) -> bool:
@@ -596,7 +609,8 @@ def _plant_stack(
         ends.sort(key=lambda end: end.ip_address is not None and ":" not in end.ip_address)
     for end in ends:
         address = _literal(end)
-        if address is not None:
+        # Where IPv6 is all, an IPv4 address may have to be translated (RFC 8305 section 7.1).
+        if address is not None and not (way.lacks_ipv4 and ":" not in address[0]):
             _plant_leaves(node, end, address, end.hostname, temporary)
         else:
             Node(node, show_endpoint(end), Branch.ENDPOINTS, endpoint=end, unresolved=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EstablishmentError
 from ..hub import Deadline, Parked, get_runner, now
+from ..plugins import service_protocol
 from .candidates import Node, Score, Verdict, Way, attach, tree
-from .endpoint import LocalEndpoint
+from .endpoint import LocalEndpoint, RemoteEndpoint
 from .establishing import Established, Establishment
 from .explaining import Explanation
 from .history import default_history
@@ -90,7 +91,8 @@ def grow(setup: Setup, deadline: Deadline, kinds: Sequence[bool]) -> Node:
         (local, _local_addresses(local, deadline)) for local in setup.local_endpoints or (None,)
     ]
     performance = None if learning is None else learning.performance(setup.properties)
-    ways = setup.ways(ends, policy, look=learning is not None, performance=performance)
+    look = learning is not None or any(_is_far_ipv4(end) for end in setup.remote_endpoints)
+    ways = setup.ways(ends, policy, look=look, performance=performance)
     same: list[Verdict] = []
 
     def judge(way: Way) -> Sequence[Verdict]:
@@ -108,6 +110,12 @@ def grow(setup: Setup, deadline: Deadline, kinds: Sequence[bool]) -> Node:
         temporary=setup.temporary,
         past=None if learning is None else learning.score,
     )
+
+
+def _is_far_ipv4(end: RemoteEndpoint) -> bool:
+    """Whether it is an IPv4 address of another machine, which not every network leads to."""
+    address = end.ip_address
+    return address is not None and ":" not in address and not is_here(address)
 
 
 def _judge_all(
@@ -221,15 +229,16 @@ class _LookUps:
         assert way is not None
         assert stack is not None
         assert end is not None
-        protocol = stack[-1].name
-        key = (end, way.interface, protocol if end.service else None)
+        protocol = service_protocol(stack)
+        families = _families(way)
+        key = (end, way.interface, families, protocol if end.service else None)
         shared = self._shared.get(key)
         if shared is None:
             shared = self._shared[key] = _Shared()
             shared.look_up = resolve(
                 end,
                 interface=way.interface,
-                families=_families(way),
+                families=families,
                 protocol=protocol,
                 history=self._history,
                 network=way.network,

@@ -286,9 +286,9 @@ class Resolution:
             if isinstance(answer, Exception) or isinstance(addresses, Exception):
                 return []
             prefixes = nat64.prefixes_in(answer)[:MAX_TARGETS]
-        except (Timeout, ValueError):
+            made = [nat64.translated(one, prefix) for one in addresses for prefix in prefixes]
+        except Exception:  # of a resolver of others, also of what it answers: no reason to hang
             return []
-        made = [nat64.translated(one, prefix) for one in addresses for prefix in prefixes]
         return [
             Derived((address, port, 0, 0), self._endpoint.hostname, via)
             for address in made[:MAX_ADDRESSES]

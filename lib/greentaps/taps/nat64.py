@@ -35,8 +35,11 @@ def prefixes_in(addresses: Iterable[str]) -> list[Prefix]:
 
 def translated(address: str, prefix: Prefix) -> str | None:
     """The IPv6 address that *address* has behind *prefix*; None if it must have none, as a private
-    one with the prefix that is the same everywhere (RFC 6052 section 3.1)."""
+    one with the prefix that is the same everywhere (RFC 6052 section 3.1), or one that means this
+    machine, this link or many."""
     v4 = IPv4Address(address)
+    if v4.is_loopback or v4.is_link_local or v4.is_multicast or v4.is_unspecified:
+        return None
     if prefix[0] == _WELL_KNOWN and not v4.is_global:
         return None
     return str(IPv6Address(_embedded(prefix, v4)))
