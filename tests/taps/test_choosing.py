@@ -10,14 +10,17 @@ import gevent
 import pytest
 from conftest import live_greenlets
 from greentaps import (
+    Connection,
     ConnectionState,
     EstablishmentError,
     History,
+    LocalEndpoint,
     Preconnection,
     Reason,
     RemoteEndpoint,
     ResolutionError,
     Resolver,
+    SecurityParameters,
     TransportProperties,
 )
 from greentaps.hub import Deadline
@@ -25,7 +28,16 @@ from greentaps.plugins.tcp import Tcp
 from greentaps.taps import choosing, naming
 from greentaps.taps.answers import Target
 from greentaps.taps.naming import News
-from taps.helpers import HERE, Stopwatch, free_port, in_greenlet, local, plain_listener, until
+from taps.helpers import (
+    HERE,
+    Stopwatch,
+    free_port,
+    in_greenlet,
+    local,
+    plain_listener,
+    remote,
+    until,
+)
 
 Answer = Callable[[str, int], Sequence[str]]
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -165,15 +177,118 @@ def test_services_are_asked_for_under_the_protocol_that_they_are_registered_for(
     monkeypatch: pytest.MonkeyPatch, stream: bool, says: str | None, asked: str
 ) -> None:
     """A plugin is called as it likes: no service is registered for ``_like-tcp``."""
-    kind = type(
-        "Alike", (Tcp,), {"name": "like-tcp", "stream": stream, "service_protocol": says}
-    )
+    kind = type("Alike", (Tcp,), {"name": "like-tcp", "stream": stream, "service_protocol": says})
     monkeypatch.setattr("greentaps.taps.setup.stacks", lambda: [(kind(),)])
     names = Services()
     end = RemoteEndpoint().with_hostname("peer.example").with_service("svc")
     with pytest.raises(EstablishmentError):
         Preconnection(None, end, resolver=names).initiate(timeout=10)
     assert names.protocols == [asked]
+
+
+# -- What is added meanwhile --
+
+
+def never(name: str, family: int) -> Sequence[str]:
+    gevent.sleep(3600)
+    return []
+
+
+def under_way(names: Names, *locals_: LocalEndpoint, secured: bool = False) -> Connection:
+    """A Connection that is being established, and waits for a name."""
+    security = SecurityParameters.opportunistic() if secured else None
+    made = Preconnection(locals_ or None, named(1), None, security, resolver=names)
+    connection = made.initiate(timeout=30, wait=False)
+    until(lambda: len(names.asked) >= 2)
+    return connection
+
+
+@pytest.mark.rfc("AE-01", "CR-02")
+def test_a_remote_endpoint_that_is_added_enters_the_race() -> None:
+    connection = under_way(Names(never))
+    with plain_listener() as listener:
+        port = listener.getsockname()[1]
+        connection.add_remote([remote(port), remote(port)])
+        until(lambda: connection.state is ConnectionState.ESTABLISHED)
+        assert connection.remote_endpoint is not None
+        assert connection.remote_endpoint.port == port
+        assert connection.history is not None
+        assert [one.fate for one in connection.history.attempts] == ["won"]
+        assert connection.history.attempts[0].number.startswith("1.2.")
+        connection.abort()
+
+
+@pytest.mark.rfc("AE-01")
+def test_what_is_added_before_the_race_has_begun_is_a_candidate_like_the_others() -> None:
+    with plain_listener() as listener:
+        port = listener.getsockname()[1]
+        made = Preconnection(None, named(1), resolver=Names(unknown))
+        connection = made.initiate(timeout=30, wait=False)
+        connection.add_remote(remote(port))
+        until(lambda: connection.state is ConnectionState.ESTABLISHED)
+        assert connection.history is not None
+        assert len(connection.history.tree.children) == 1
+        connection.abort()
+
+
+@pytest.mark.rfc("AE-03")
+def test_a_local_endpoint_that_is_added_enters_the_race() -> None:
+    """Nothing can be tried from the first one, whose address is of another family."""
+    names = Names(lambda name, family: [HERE] if family == V4 else never(name, family))
+    with plain_listener() as listener:
+        end = named(listener.getsockname()[1])
+        made = Preconnection(local(0, "::1"), end, resolver=names)
+        connection = made.initiate(timeout=30, wait=False)
+        until(lambda: names.asked)
+        connection.add_local(local(0, "127.0.0.7"))
+        until(lambda: connection.state is ConnectionState.ESTABLISHED)
+        assert connection.local_endpoint is not None
+        assert connection.local_endpoint.ip_address == "127.0.0.7"
+        connection.abort()
+
+
+@pytest.mark.rfc("AE-01")
+def test_what_is_added_counts_for_the_second_race_of_opportunistic_security(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first one, with TLS, has no time for it."""
+    monkeypatch.setattr(choosing, "OPPORTUNITY", 0.2)
+    connection = under_way(Names(never), secured=True)
+    with plain_listener() as listener:
+        connection.add_remote(remote(listener.getsockname()[1]))
+        until(lambda: connection.state is ConnectionState.ESTABLISHED)
+        assert connection.stack == "tcp"
+        connection.abort()
+
+
+@pytest.mark.rfc("AE-01", "TT-10")
+def test_what_is_added_and_fails_too_ends_the_race() -> None:
+    names = Names(never)
+    before = len(live_greenlets())
+    connection = under_way(names)
+    connection.add_remote(remote(free_port()))
+    with pytest.raises(EstablishmentError) as caught:
+        connection.add_remote(RemoteEndpoint().with_ip_address(HERE))
+    assert caught.value.reason is Reason.INVALID_CONFIGURATION
+    connection.abort()
+    until(lambda: len(live_greenlets()) <= before)
+
+
+@pytest.mark.rfc("AE-01")
+def test_two_who_add_at_once_both_count() -> None:
+    """To add a Local Endpoint with a name takes time."""
+    connection = under_way(Names(never))
+    first = in_greenlet(connection.add_local, LocalEndpoint().with_hostname("localhost"))
+    second = in_greenlet(connection.add_local, local(0, "127.0.0.9"))
+    gevent.joinall([first, second], timeout=20, raise_error=True)
+    with plain_listener() as listener:
+        connection.add_remote(remote(listener.getsockname()[1]))
+        until(lambda: connection.state is ConnectionState.ESTABLISHED)
+        assert {end.ip_address or end.hostname for end in connection._setup.local_endpoints} == {
+            "localhost",
+            "127.0.0.9",
+        }
+        connection.abort()
 
 
 @pytest.mark.rfc("ER-03", "I-07", "DN-02")

@@ -54,7 +54,9 @@ def test_other_addresses_have_no_prefix() -> None:
     assert prefixes_in(["2001:db8::1", "::1"]) == []
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "169.254.1.1", "224.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.9.9.9", "169.254.1.1", "224.0.0.1", "0.0.0.0"]
+)
 def test_what_is_not_to_leave_this_machine_or_link_is_not_translated(address: str) -> None:
     (prefix,) = prefixes_in(["2001:db8:64::c000:aa"])
     assert translated("198.51.99.1", prefix) is not None

@@ -481,6 +481,30 @@ def test_groups_end_with_their_name() -> None:
 # -- Delays --
 
 
+@pytest.mark.rfc("AE-01", "AE-03")
+def test_branches_that_join_go_behind_the_others() -> None:
+    root = flat(2)
+    race = Race(root)
+    first, second = root.children
+    assert race.join([leaf(root, "early")], 0.0) == []  # `start` finds it
+    assert race.start(0.0) == [Order(Verb.ATTEMPT, first)]
+    late, cut = leaf(root, "late"), leaf(root, "cut", cut="no")
+    assert race.join([late, cut], 0.1) == []
+    assert race.wake_at == ATTEMPT_DELAY
+    assert race.wake(ATTEMPT_DELAY) == [Order(Verb.ATTEMPT, second)]
+    (order,) = race.failed(second, 0.3)
+    assert order.node.what == "early"
+    assert race.failed(order.node, 0.3) == [Order(Verb.ATTEMPT, late)]
+    assert race.failed(late, 0.4) == []
+    again = leaf(root, "again")
+    assert race.join([again], 0.5) == []  # one still runs
+    assert race.wake_at is not None
+    assert race.failed(first, 0.6) == [Order(Verb.ATTEMPT, again)]
+    assert race.failed(again, 0.7) == []
+    assert race.over
+    assert race.join([leaf(root, "too late")], 0.8) == []
+
+
 @pytest.mark.rfc("HE-03", "HE-04", "HE-05", "HE-11", "CR-06", "CR-09")
 def test_the_bounds_of_delays() -> None:
     policy = SystemPolicy()

@@ -47,6 +47,7 @@ __all__ = [
     "attach",
     "choose_stacks",
     "choose_ways",
+    "graft",
     "interleave",
     "judge_stacks",
     "leaves",
@@ -584,6 +585,15 @@ def tree(
             for verdict in judge(way):
                 _plant_stack(at, way, verdict, remotes, temporary, past)
     return root
+
+
+def graft(root: Node, other: Node) -> list[Node]:
+    """Put the branches of *other*, a tree of its own, behind those of *root*.  Returns them."""
+    for node in other.children:
+        node.parent = root
+        root.children.append(node)
+        node.index = len(root.children)
+    return other.children
 
 
 def _plant_stack(

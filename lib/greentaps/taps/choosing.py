@@ -7,14 +7,16 @@ and the policy, its names are looked up, and the race over it is run.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EstablishmentError
 from ..hub import Deadline, Parked, get_runner, now
 from ..plugins import service_protocol
-from .candidates import Node, Score, Verdict, Way, attach, tree
+from .candidates import Node, Score, Verdict, Way, attach, graft, tree
 from .endpoint import LocalEndpoint, RemoteEndpoint
 from .establishing import Established, Establishment
 from .explaining import Explanation
@@ -27,7 +29,7 @@ from .racing import Race
 if TYPE_CHECKING:
     from .setup import Setup
 
-__all__ = ["establish", "explain", "grow"]
+__all__ = ["Additions", "establish", "explain", "grow"]
 
 # An attempt that was broken off because the application's time was over says something about the
 # peer only if it had this long.
@@ -37,27 +39,56 @@ PATIENCE = 1.0  # seconds
 OPPORTUNITY = 5.0  # seconds
 
 
-def establish(setup: Setup, deadline: Deadline) -> Established:
+class Additions:
+    """What is added to an establishment that is under way (RFC 9622 section 7.5)."""
+
+    def __init__(self) -> None:
+        self._added: list[dict[str, Any]] = []
+        self._join: Callable[[dict[str, Any]], None] | None = None
+
+    def add(self, ends: dict[str, Any]) -> None:
+        """Try with *ends*, too: the new ones of one kind, and all of the other, by their names in a
+        `Setup`.  A switchpoint where a Local Endpoint has a name.  Raises EstablishmentError if
+        nothing can be tried with them."""
+        if self._join is not None:
+            self._join(ends)
+        self._added.append(ends)  # for the race that may follow, of opportunistic security
+
+    @contextmanager
+    def going_to(self, join: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+        """In the body, let *join* have what is added, and at first what was added before."""
+        for ends in list(self._added):
+            with suppress(EstablishmentError):
+                join(ends)
+        self._join = join
+        try:
+            yield
+        finally:
+            self._join = None
+
+
+def establish(setup: Setup, deadline: Deadline, additions: Additions | None = None) -> Established:
     """Resolve, gather and race.  A switchpoint.  Raises EstablishmentError."""
     begun = now()
     if setup.security is not None and setup.security.is_opportunistic:
-        return _establish_opportunistically(setup, begun, deadline)
-    root = grow(setup, deadline, [setup.security is not None])
-    return _race(setup, root, begun, deadline)
+        return _establish_opportunistically(setup, begun, deadline, additions)
+    return _race(setup, setup.security is not None, begun, deadline, additions)
 
 
-def _establish_opportunistically(setup: Setup, begun: float, deadline: Deadline) -> Established:
+def _establish_opportunistically(
+    setup: Setup, begun: float, deadline: Deadline, additions: Additions | None
+) -> Established:
     """TLS first, and what is without only when that has failed: never in one race, which an
     attacker could decide by a delay (RFC 9623 section 12.1)."""
     setup.choose(server_side=False)
     left = deadline.left()
     first = Deadline(OPPORTUNITY if left is None else min(OPPORTUNITY, left / 2))
     try:
-        return _race(setup, grow(setup, first, [True]), begun, first)
+        return _race(setup, True, begun, first, additions)
     except EstablishmentError as error:
         attempts = error.attempts
     try:
-        return _race(setup, grow(setup, deadline, [False]), begun, deadline)
+        return _race(setup, False, begun, deadline, additions)
     except EstablishmentError as error:
         made = EstablishmentError(error.message, error.reason, (*attempts, *error.attempts))
         made.history = error.history
@@ -150,7 +181,10 @@ def _local_addresses(local: LocalEndpoint | None, deadline: Deadline) -> tuple[A
     return tuple(resolve_local([local], deadline, passive=False))
 
 
-def _race(setup: Setup, root: Node, begun: float, deadline: Deadline) -> Established:
+def _race(
+    setup: Setup, secured: bool, begun: float, deadline: Deadline, additions: Additions | None
+) -> Established:
+    root = grow(setup, deadline, [secured])
     policy = get_system_policy()
     learning = _learning(setup, policy)
 
@@ -175,9 +209,15 @@ def _race(setup: Setup, root: Node, begun: float, deadline: Deadline) -> Establi
         _LookUps(setup, learning, deadline).derive,
         None if learning is None else learn,
         temporary=setup.temporary,
+        may_grow=additions is not None,
     )
+
+    def join(ends: dict[str, Any]) -> None:
+        running.join(graft(root, grow(replace(setup, **ends), deadline, [secured])))
+
     try:
-        established = running.run()
+        with nullcontext() if additions is None else additions.going_to(join):
+            established = running.run()
     except EstablishmentError as error:
         error.history = history
         raise

@@ -55,6 +55,7 @@ from ..plugins import ALWAYS, EITHER, duplicates, offer, stack_name
 from ..transports.base import CLOSE_TIMEOUT, as_bytes
 from ..transports.options import is_temporary
 from . import monitoring
+from .choosing import Additions
 from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of, endpoints_of
 from .establishing import GOODBYE_TIMEOUT, Established
 from .events import ConnectionHandlers, Events
@@ -210,6 +211,7 @@ class Connection(ConnectionHandlers, FramerHost):
 
     __slots__ = (
         "__weakref__",
+        "_additions",
         "_blocked",
         "_close_timer",
         "_closed_by_us",
@@ -268,6 +270,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._established: Established | None = None
         self._establisher: Any = None  # the greenlet that establishes, if it is another one
         self._rendezvous: Any = None  # while one is under way
+        self._additions: Additions | None = None  # while a race is, and we do not wait for it
         self._transport: Any = None
         self._framers: Any = None
         self._group: ConnectionGroup | None = None  # made by the first clone
@@ -344,9 +347,15 @@ class Connection(ConnectionHandlers, FramerHost):
             self._not_established(error)
             raise
 
-    def _find_transport(self, deadline: Deadline) -> Established:
+    def _find_transport(
+        self, deadline: Deadline, additions: Additions | None = None
+    ) -> Established:
         if self._rendezvous is None:
-            return self._setup.establish(deadline)
+            self._additions = additions
+            try:
+                return self._setup.establish(deadline, additions)
+            finally:
+                self._additions = None
         try:
             return self._rendezvous.run(deadline)  # type: ignore[no-any-return]
         finally:
@@ -364,7 +373,7 @@ class Connection(ConnectionHandlers, FramerHost):
 
         def work() -> None:
             try:
-                established = self._find_transport(deadline)
+                established = self._find_transport(deadline, Additions())
             except EstablishmentError as error:
                 self._establisher = None
                 self._not_established(error)
@@ -1566,10 +1575,11 @@ class Connection(ConnectionHandlers, FramerHost):
     def add_remote(self, remote_endpoint: RemoteEndpoint | Iterable[RemoteEndpoint]) -> None:
         """Add Remote Endpoints (RFC 9622 section 7.5); those that are known already are ignored.
 
-        A `rendezvous` that is under way tries them at once (RFC 8838).  Otherwise a Connection
-        over a protocol with one path, as all built-in ones are, keeps its path, and what is added
-        counts for its clones.  Raises ConnectionError after the end, EstablishmentError if a name
-        cannot be resolved.
+        A `rendezvous` that is under way tries them at once (RFC 8838), an `initiate` that is, with
+        ``wait=False``, behind the candidates that it has.  Otherwise a Connection over a protocol
+        with one path, as all built-in ones are, keeps its path, and what is added counts for its
+        clones.  Raises ConnectionError after the end, EstablishmentError if nothing can be tried
+        with what was added, or if a name cannot be resolved that is needed at once.
         """
         self._add_ends("remote_endpoints", endpoints_of(remote_endpoint, RemoteEndpoint))
 
@@ -1583,9 +1593,11 @@ class Connection(ConnectionHandlers, FramerHost):
     def remove_remote(self, remote_endpoint: RemoteEndpoint | Iterable[RemoteEndpoint]) -> None:
         """Use Remote Endpoints no longer (RFC 9622 section 7.5); unknown ones are ignored.
 
-        A rendezvous that is under way drops what it tries with them.  An established Connection
-        has one path: without the Endpoint that it is connected to it is aborted, so that all its
-        calls raise ConnectionError (LocalAbort).  Raises ConnectionError after the end.
+        A rendezvous that is under way drops what it tries with them; an `initiate` that is goes on
+        with what it has.  An established Connection has one path: without the Endpoint that it is
+        connected to it is aborted, so that all its calls raise ConnectionError (LocalAbort).
+
+        Raises ConnectionError after the end.
         """
         self._remove_ends("remote_endpoints", endpoints_of(remote_endpoint, RemoteEndpoint))
 
@@ -1599,7 +1611,16 @@ class Connection(ConnectionHandlers, FramerHost):
         new = [end.copy() for end in dict.fromkeys(given) if end not in known]
         if self._rendezvous is not None:
             self._rendezvous.add(new)
-        self._set_ends(which, (*known, *new))
+        elif self._additions is not None and new:
+            self._additions.add(
+                {
+                    "local_endpoints": self._setup.local_endpoints,
+                    "remote_endpoints": self._setup.remote_endpoints,
+                    which: tuple(new),
+                }
+            )
+        known = getattr(self._setup, which)  # meanwhile others may have added some
+        self._set_ends(which, (*known, *(end for end in new if end not in known)))
 
     def _remove_ends(self, which: str, given: Sequence[Any]) -> None:
         known = self._live_ends(which)

@@ -248,7 +248,8 @@ class Establishment:
 
     *race* says what to do, *template* is what each attempt is told but for its candidate, *derive*
     starts the look-up of a node's name: it is called as ``derive(node, deliver)`` and returns what
-    has a ``cancel``.  *learn* is told how each attempt has ended.
+    has a ``cancel``.  *learn* is told how each attempt has ended.  With *may_grow* others may call
+    `join` meanwhile.
     """
 
     def __init__(
@@ -259,8 +260,10 @@ class Establishment:
         derive: Callable[[Node, Callable[[News], None]], Any],
         learn: Callable[[Node, float, Established | None], None] | None = None,
         temporary: Any = None,
+        may_grow: bool = False,
     ) -> None:
         self._race = race
+        self._may_grow = may_grow
         self._template = template
         self._framers = framers
         self._derive = derive
@@ -298,8 +301,16 @@ class Establishment:
             race.give_up(now())
             self._stop_all()
 
+    def join(self, added: Sequence[Node]) -> None:
+        """The root of the tree has got the branches *added*.  Not a switchpoint."""
+        self._obey(self._race.join(added, now()))
+        if self._news is not None:  # when to wake has changed
+            self._news.finish(None)
+
     def _only(self, orders: Sequence[Order]) -> Node | None:
         """The one candidate, if there is just one and will be no other: it needs no greenlet."""
+        if self._may_grow:
+            return None
         if len(orders) == 1 and orders[0].verb is Verb.ATTEMPT and self._race.all_begun:
             return orders[0].node
         return None

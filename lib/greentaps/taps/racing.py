@@ -133,6 +133,15 @@ class Race:
                 self._next(node, now, orders)
         return orders
 
+    def join(self, added: Iterable[Node], now: float) -> list[Order]:
+        """The root has got the branches *added*, which are tried behind those that wait.  Returns
+        what to do."""
+        orders: list[Order] = []
+        if self.root in self._inner and not self.over:  # else `start` finds them, or it is too late
+            new = [node for node in added if not node.cut]
+            self._grow(self.root, new, set(), now, orders, complete=False)
+        return orders
+
     def failed(self, node: Node, now: float, error: BaseException | None = None) -> list[Order]:
         """The attempt, or the derivation, of *node* has failed.  Returns what to do: the next
         child of its parent need not wait any longer (RFC 8305 section 5)."""

@@ -26,7 +26,7 @@ from .candidates import (
     judge_stacks,
     require_one,
 )
-from .choosing import establish
+from .choosing import Additions, establish
 from .endpoint import LocalEndpoint, RemoteEndpoint
 from .establishing import Established
 from .events import Events
@@ -193,9 +193,9 @@ class Setup:
         wanted = {name: plain(value) for name, value in self.properties.explicit().items()}
         return Attempt(options=wanted, security=self.security, deadline=deadline, admit=admit)
 
-    def establish(self, deadline: Deadline) -> Established:
+    def establish(self, deadline: Deadline, additions: Additions | None = None) -> Established:
         """Resolve, gather and race.  A switchpoint.  Raises EstablishmentError."""
-        return establish(self, deadline)
+        return establish(self, deadline, additions)
 
     def paths(self, end: LocalEndpoint) -> list[str | None]:
         """The interfaces to listen on for a Local Endpoint; None is all of them.  Raises
