@@ -107,6 +107,7 @@ def test_what_it_says():
         (("2001:db8::1", 80, 0, 0), "[2001:db8::1]:80"),
         (("fe80::1%eth0", 80, 0, 2), "[fe80::1%eth0]:80"),
         (("example.org", "https"), "example.org:https"),
+        (("example.org", None), "example.org"),
         ("/run/socket", "/run/socket"),
         (b"/run/socket", "/run/socket"),
         ("\0abstract", "@abstract"),

@@ -20,7 +20,7 @@ def test_the_tree(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = explain(capsys, HERE, "80", "keepAlive=prefer")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
-        "1",
+        "1 127.0.0.1:80  (asked for: prefer keepAlive)",
         "└── 1.1 system",
         "    ├── 1.1.1 tcp  (keepAlive is preferred, and it has it)",
         "    │   └── 1.1.1.1 127.0.0.1:80",

@@ -164,6 +164,8 @@ def show_address(address: Any) -> str:
     ``@name`` for an abstract one."""
     if isinstance(address, tuple) and len(address) >= 2:
         host, port = address[0], address[1]
+        if port is None:
+            return str(host)
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     if isinstance(address, bytes):
         address = os.fsdecode(address)

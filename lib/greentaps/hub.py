@@ -767,7 +767,8 @@ def open_socket(family: int, kind: int) -> Any:
 def resolution_error(host: Any, port: Any, error: Exception) -> ResolutionError:
     """The `ResolutionError` for a failed look-up of *host* and *port*."""
     text = error.args[-1] if error.args else str(error)
-    made = ResolutionError(f"cannot resolve {host!r}, {port!r}: {text}", address=(host, port))
+    what = repr(host) if port is None else f"{host!r}, {port!r}"
+    made = ResolutionError(f"cannot resolve {what}: {text}", address=(host, port))
     made.code = error.errno if isinstance(error, OSError) else None
     return made
 

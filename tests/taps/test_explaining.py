@@ -86,11 +86,63 @@ def test_as_a_picture() -> None:
     assert any("<refused> & gone" in label for label in labels)
 
 
+def test_the_picture_names_the_winner_and_cuts_nothing_off() -> None:
+    root = Node(None, "", Branch.ENDPOINTS)
+    peer = RemoteEndpoint().with_hostname("a-long-name." * 12 + "example").with_port(80)
+    candidate = Candidate((find("tcp"),), ("2001:db8:1111:2222:3333:4444:5555:6666", 65535, 0, 0))
+    for _ in range(2):
+        Node(root, "there", candidate=candidate)
+    race = Race(root)
+    race.start(0.0)
+    race.failed(root.children[0], 0.1, OSError("all kinds of reasons " * 40 + "界" * 60))
+    race.succeeded(root.children[1], 0.2)
+    picture = ET.fromstring(Explanation(root, race.story, remotes=[peer]).svg())
+    space = "{http://www.w3.org/2000/svg}"
+    width, height = (float(picture.get(name) or 0) for name in ("width", "height"))
+    texts = list(picture.iter(f"{space}text"))
+    for text in texts:
+        words = text.text or ""
+        letters = sum(12 if letter == "界" else 7 for letter in words)  # pixels, in DejaVu Sans
+        assert text.get("text-anchor") or float(text.get("x") or 0) + letters < width, words
+        assert float(text.get("y") or 0) < height
+    headline = texts[0].text or ""
+    assert headline.startswith("to a-long-name.")
+    assert headline.endswith(f"2 attempts, won by {candidate}")
+    bold = [text.text for text in texts if text.get("font-weight") == "bold"]
+    assert bold == [headline, f"1.2 {candidate}"]
+    told = " ".join(text.text or "" for text in texts)
+    assert told.count("all kinds of reasons") == 40
+
+
 def test_nothing_was_attempted() -> None:
     story = Explanation(Node(None, "", Branch.ENDPOINTS), [])
     assert story.timeline() == "nothing was attempted"
     assert story.attempts == []
+    assert "nothing was attempted" in story.svg()
     ET.fromstring(story.svg())
+
+
+def test_short_times_have_a_decimal() -> None:
+    root = Node(None, "", Branch.ENDPOINTS)
+    Node(root, "there", candidate=Candidate((find("tcp"),), ("192.0.2.1", 80)))
+    race = Race(root)
+    race.start(0.0)
+    race.succeeded(root.children[0], 0.00042)
+    assert Explanation(root, race.story).timeline().endswith("won after 0.4 ms")
+
+
+def test_the_first_line_is_the_peer_and_what_was_asked_for() -> None:
+    wish = TransportProperties().prefer("keepAlive").require("interface", "lo")
+    ends = [remote(number) for number in (1, 2, 3, 4)]
+    text = Preconnection(None, ends, wish, SecurityParameters()).explain().text()
+    assert text.splitlines()[0] == (
+        f"1 {HERE}:1 or {HERE}:2 or {HERE}:3 or 1 more"
+        "  (asked for: security, prefer keepAlive, require interface lo)"
+    )
+    with pytest.raises(EstablishmentError) as caught:
+        Preconnection(None, remote(free_port())).initiate(timeout=10)
+    first = caught.value.history.text().splitlines()[0]
+    assert first == f"1 {HERE}:{caught.value.history.attempts[0].candidate.remote[1]}"
 
 
 @pytest.mark.rfc("CT-02", "DN-02")
@@ -167,11 +219,12 @@ def test_explain_opens_nothing() -> None:
 
 def test_explain_without_names() -> None:
     end = RemoteEndpoint().with_hostname("a.invalid").with_port(1)
-    (line,) = [
+    first, line = [
         line
         for line in Preconnection(None, end).explain(resolve=False).text().splitlines()
         if "a.invalid" in line
     ]
+    assert first == "1 a.invalid:1"
     assert line.endswith("1.1.1.1 a.invalid:1")
 
 

@@ -24,7 +24,7 @@ from .history import default_history
 from .learning import Learning, is_here
 from .naming import News, resolve, resolve_local
 from .policy import SystemPolicy, get_system_policy
-from .racing import Race
+from .racing import Moment, Race
 
 if TYPE_CHECKING:
     from .setup import Setup
@@ -105,7 +105,22 @@ def explain(setup: Setup, deadline: Deadline, *, names: bool) -> Explanation:
     root = grow(setup, deadline, kinds)
     if names:
         _look_up_all(setup, root, deadline)
-    return Explanation(root)
+    return _explanation(setup, root)
+
+
+def _explanation(
+    setup: Setup, root: Node, story: Sequence[Moment] | None = None, begun: float = 0.0
+) -> Explanation:
+    security = setup.security
+    words = "" if security is None else "opportunistic " * security.is_opportunistic + "security"
+    return Explanation(
+        root,
+        story,
+        begun,
+        remotes=setup.remote_endpoints,
+        properties=setup.properties,
+        security=words,
+    )
 
 
 def grow(setup: Setup, deadline: Deadline, kinds: Sequence[bool]) -> Node:
@@ -201,7 +216,7 @@ def _race(
             learning.failed(node)
 
     race = Race(root, modes=policy.modes, delay=delay)
-    history = Explanation(root, race.story, begun)
+    history = _explanation(setup, root, race.story, begun)
     running = Establishment(
         race,
         setup.attempt(deadline),

@@ -4,17 +4,22 @@ data, as text and as a picture.  Pure.
 
 from __future__ import annotations
 
+import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from .candidates import Candidate, Node
+from .candidates import Candidate, Node, show_endpoint
+from .endpoint import RemoteEndpoint
+from .properties import TransportProperties
 from .racing import Moment
 
 __all__ = ["AttemptRecord", "Explanation"]
 
 _WIDTH = 48  # columns of a time line
 _MARKS = {"won": ">", "failed": "x", "stopped": "|", "running": "-"}
+_FEW = 3  # how many Remote Endpoints the first line of a tree names
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,21 @@ class Explanation:
     """
 
     def __init__(
-        self, root: Node, story: Sequence[Moment] | None = None, begun: float = 0.0
+        self,
+        root: Node,
+        story: Sequence[Moment] | None = None,
+        begun: float = 0.0,
+        *,
+        remotes: Sequence[RemoteEndpoint] = (),
+        properties: TransportProperties | None = None,
+        security: str = "",
     ) -> None:
         self._root = root
         self._story = story
         self._begun = begun
+        self._remotes = remotes
+        self._properties = properties
+        self._security = security
 
     @property
     def tree(self) -> Node:
@@ -109,12 +124,39 @@ class Explanation:
                 found.append((node, unresolved[node]))
         return found
 
+    @property
+    def peer(self) -> str:
+        """The Remote Endpoints, as people write them."""
+        named = [show_endpoint(end) for end in self._remotes[:_FEW]]
+        more = len(self._remotes) - len(named)
+        return " or ".join([*named, f"{more} more"] if more else named)
+
+    @property
+    def asked(self) -> list[str]:
+        """What was asked for explicitly, in words: security, and Selection Properties."""
+        found = [self._security] if self._security else []
+        if self._properties is not None:
+            explicit = self._properties.explicit()
+            found += [
+                f"{str(level).lower()} {name}"
+                for name, level in sorted(self._properties.preferences())
+                if name in explicit
+            ]
+            for name in ("interface", "pvd"):
+                pairs = self._properties.get(name)
+                found += sorted(f"{str(level).lower()} {name} {what}" for level, what in pairs)
+        return found
+
     def text(self) -> str:
-        """The tree, drawn with lines: a node's number, what it is, the reasons for its place or
-        why it was cut, and what became of it."""
+        """The tree, drawn with lines: first the peer and what was asked for, then for each node its
+        number, what it is, the reasons for its place or why it was cut, and what became of it."""
         fates = dict(self.fates()) if self._story is not None else {}
-        lines = []
+        asked = self.asked
+        first = f"{self._root.number} {self.peer}".rstrip()
+        lines = [f"{first}  (asked for: {', '.join(asked)})" if asked else first]
         for node, ahead in _drawn(self._root):
+            if node is self._root:
+                continue
             words = [*node.why]
             if node in fates:
                 words.append(fates[node])
@@ -131,7 +173,7 @@ class Explanation:
             return "nothing was attempted"
         whole = self._length(attempts)
         width = max(len(one.number) for one in attempts)
-        lines = [f"{'':{width}}  0 ms{f'{1000 * whole:.0f} ms':>{_WIDTH - 4}}"]
+        lines = [f"{'':{width}}  0 ms{_in_ms(whole):>{_WIDTH - 4}}"]
         for one in attempts:
             first = int(one.started / whole * (_WIDTH - 1))
             last = int((whole if one.ended is None else one.ended) / whole * (_WIDTH - 1))
@@ -140,31 +182,55 @@ class Explanation:
         return "\n".join(lines)
 
     def svg(self) -> str:
-        """The race as a picture: an SVG document."""
+        """The race as a picture: an SVG document, as large as its words need."""
         attempts = self.attempts
         whole = self._length(attempts)
-        rows = [
-            _SVG_ROW.format(
-                y=40 + 28 * row,
-                text_y=40 + 28 * row + 14,
-                x=round(10 + 380 * one.started / whole, 1),
-                width=round(
-                    max(
-                        380 * ((whole if one.ended is None else one.ended) - one.started) / whole, 2
-                    ),
-                    1,
-                ),
-                color=_COLORS[one.fate],
-                label=escape(f"{one.number} {one.candidate}: {_told(one)}"),
+        headline = self._headline(attempts)
+        rows = []
+        widest = _right_of(10, headline)
+        y = _FIRST_ROW
+        for one in attempts:
+            end = whole if one.ended is None else one.ended
+            words = textwrap.wrap(_told(one), _LONGEST) or [""]
+            lines = [f"{one.number} {one.candidate}", *words]
+            widest = max([widest, *(_right_of(_LABELS, line) for line in lines)])
+            rows.append(
+                _SVG_BAR.format(
+                    y=y,
+                    x=round(10 + _BARS * one.started / whole, 1),
+                    width=round(max(_BARS * (end - one.started) / whole, 2), 1),
+                    color=_COLORS[one.fate],
+                )
             )
-            for row, one in enumerate(attempts)
-        ]
+            for place, line in enumerate(lines):
+                rows.append(
+                    _SVG_TEXT.format(
+                        x=_LABELS,
+                        y=y + 13 + _LINE * place,
+                        weight="bold" if not place and one.fate == "won" else "normal",
+                        color=_GREY if place else _BLACK,
+                        text=escape(line),
+                    )
+                )
+            y += _LINE * len(lines) + 12
         return _SVG.format(
-            height=50 + 28 * len(attempts),
-            title=escape(f"{len(attempts)} attempts"),
-            whole=f"{1000 * whole:.0f} ms",
+            width=widest,
+            height=y,
+            axis=_FIRST_ROW - 12,
+            over_axis=_FIRST_ROW - 18,
+            end=10 + _BARS,
+            headline=escape(headline),
+            whole=_in_ms(whole),
             rows="\n".join(rows),
         )
+
+    def _headline(self, attempts: Sequence[AttemptRecord]) -> str:
+        to = f"to {self.peer}: " if self._remotes else ""
+        if not attempts:
+            return f"{to}nothing was attempted"
+        tried = f"{len(attempts)} attempt{'s' if len(attempts) > 1 else ''}"
+        won = [one for one in attempts if one.fate == "won"]
+        return f"{to}{tried}, won by {won[0].candidate}" if won else f"{to}{tried}, none has won"
 
     def _length(self, attempts: Sequence[AttemptRecord]) -> float:
         """The seconds from the begin to the last thing that happened."""
@@ -180,10 +246,14 @@ class Explanation:
         return f"<Explanation of {count} candidates>"
 
 
+def _in_ms(seconds: float) -> str:
+    return f"{1000 * seconds:.{1 if seconds < 0.00995 else 0}f} ms"
+
+
 def _told(one: AttemptRecord) -> str:
     if one.ended is None:
-        return f"running since {1000 * one.started:.0f} ms"
-    took = f"{1000 * (one.ended - one.started):.0f} ms"
+        return f"running since {_in_ms(one.started)}"
+    took = _in_ms(one.ended - one.started)
     if one.fate == "failed":
         return f"failed after {took}: {one.error}"
     return f"{one.fate} after {took}"
@@ -199,20 +269,37 @@ def _drawn(root: Node, ahead: str = "", below: str = "") -> Iterator[tuple[Node,
         )
 
 
+# -- The picture, in pixels --
+
 _COLORS = {"won": "#2a7", "failed": "#c43", "stopped": "#999", "running": "#48c"}
+_BLACK, _GREY = "#111", "#555"
+_BARS = 380  # the width of the whole time
+_LABELS = 410  # where the words begin
+_FIRST_ROW = 70
+_LINE = 16
+_LONGEST = 90  # characters of a line
+# More than letters of 12 pixels take in the fonts that systems have for sans-serif.
+_LETTER, _WIDE_LETTER = 7.5, 13.0
+
+
+def _right_of(x: float, text: str) -> int:
+    """Where *text* that begins at *x* has ended, with a margin."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return round(x + _LETTER * (len(text) - wide) + _WIDE_LETTER * wide + 10)
+
 
 _SVG = """\
-<svg xmlns="http://www.w3.org/2000/svg" width="900" height="{height}" font-family="sans-serif" \
-font-size="12">
-<title>{title}</title>
+<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" \
+viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">
+<title>{headline}</title>
 <rect width="100%" height="100%" fill="white"/>
-<line x1="10" y1="28" x2="390" y2="28" stroke="#333"/>
-<text x="10" y="20">0 ms</text>
-<text x="390" y="20" text-anchor="end">{whole}</text>
+<text x="10" y="22" font-weight="bold">{headline}</text>
+<line x1="10" y1="{axis}" x2="{end}" y2="{axis}" stroke="#333"/>
+<text x="10" y="{over_axis}">0 ms</text>
+<text x="{end}" y="{over_axis}" text-anchor="end">{whole}</text>
 {rows}
 </svg>
 """
 
-_SVG_ROW = """\
-<rect x="{x}" y="{y}" width="{width}" height="18" fill="{color}"/>
-<text x="400" y="{text_y}">{label}</text>"""
+_SVG_BAR = '<rect x="{x}" y="{y}" width="{width}" height="18" fill="{color}"/>'
+_SVG_TEXT = '<text x="{x}" y="{y}" font-weight="{weight}" fill="{color}">{text}</text>'
