@@ -5,6 +5,7 @@ rendezvous.py [STUN_SERVER | LOCAL_ADDRESS]
 
 import ipaddress
 import sys
+from itertools import takewhile
 
 import greentaps as taps
 
@@ -31,7 +32,7 @@ def tell_the_peer(preconnection):
 
 def hear_the_peer(preconnection):
     """Read the peer's candidates, up to an empty line."""
-    for line in iter(sys.stdin.readline, "\n"):
+    for line in takewhile(str.strip, sys.stdin):
         preconnection.add_remote(taps.RemoteEndpoint.from_text(line))
 
 

@@ -1,9 +1,10 @@
 """rendezvous.py in event-driven form: two peers, neither of which is a server.
 
-rendezvous_events.py LOCAL_ADDRESS
+rendezvous_events.py [LOCAL_ADDRESS]
 """
 
 import sys
+from itertools import takewhile
 
 import greentaps as taps
 
@@ -22,7 +23,9 @@ def main():
         print(error, flush=True)
 
     wanted = taps.TransportProperties(taps.TransportPropertyProfiles.UNRELIABLE_DATAGRAM)
-    end = taps.LocalEndpoint().with_ip_address(sys.argv[1])
+    end = taps.LocalEndpoint()  # every address of every interface
+    if len(sys.argv) > 1:
+        end = end.with_ip_address(sys.argv[1])
     preconnection = taps.Preconnection(end, transport_properties=wanted)
     preconnection.on_rendezvous_done(done)
     preconnection.on_received(received)
@@ -32,7 +35,7 @@ def main():
     for end in ours:
         print(end.to_text())
     print(flush=True)
-    first, *later = iter(sys.stdin.readline, "\n")
+    first, *later = takewhile(str.strip, sys.stdin)
     preconnection.add_remote(taps.RemoteEndpoint.from_text(first))
     connection = preconnection.rendezvous(timeout=30, wait=False)
     # What comes later, as with trickle ICE, is told to the Connection.
