@@ -113,13 +113,8 @@ MULTICAST = "needs multicast: no plugin joins a group or sends to one"
 SCTP = "needs SCTP, a protocol with streams and messages: no plugin speaks it"
 MPTCP = "needs MPTCP: no plugin opens a socket of that protocol"
 UDPLITE = "needs UDP-Lite: no plugin opens a socket of that protocol"
-RENDEZVOUS = "needs rendezvous(), which is not there"
 EARLY = "needs early data: no stack here sends any (no TCP Fast Open, no 0-RTT of TLS 1.3)"
 STREAMS = "needs a protocol with streams: each Connection here has a transport of its own"
-POLICY = "needs a System Policy: there is no way to give one"
-TREE = "the candidates are a list, ordered by path, stack and address, and not a tree of nodes"
-HISTORY = "needs a memory of how earlier attempts went, and none is kept"
-NAT = "needs STUN and TURN clients, which are not there"
 
 # Why an item has no test: one line for each.
 MISSING: dict[str, str] = {
@@ -129,8 +124,8 @@ MISSING: dict[str, str] = {
     "E-14": MULTICAST + ": a Local Endpoint takes no group",
     "ML-01": MULTICAST,
     "ML-02": MULTICAST,
-    "ML-03": MULTICAST + ", and rendezvous() is not there",
-    "ML-04": MULTICAST + ", and rendezvous() is not there",
+    "ML-03": MULTICAST,
+    "ML-04": MULTICAST,
     "ML-05": MULTICAST + "; with_ip_address() never joins, since nothing does",
     "ML-06": MULTICAST,
     "ML-07": MULTICAST,
@@ -138,12 +133,11 @@ MISSING: dict[str, str] = {
     "MP-02": MPTCP + ", so the value is kept, and no second path is used",
     "MP-03": MPTCP + ", so the value is kept, and no second path is used",
     "L-09": STREAMS,
-    "R-07": RENDEZVOUS + ", and neither is multicast",
+    "R-07": MULTICAST,
     "AE-05": "needs a protocol that manages several paths, such as MPTCP",
     "CM-08": "a duty of applications: to prefer generic properties where there are both",
     "PR-02": "says that nothing is promised, which no test can show",
     "OR-09": EARLY,
-    "RV-07": "explains the two items before it, and asks for nothing more",
     "SH-01": "a duty of applications: to know which events they ignore",
     "SH-10": "a duty of applications: a name is resolved as it was given, with the system's search "
     "domains if it has no dot",
@@ -155,7 +149,6 @@ MISSING: dict[str, str] = {
     "SH-22": "a duty of applications: not to wait for a final mark",
     "X-03": EARLY + ", so no path can be linked by it",
     "N-04": MULTICAST,
-    "N-09": RENDEZVOUS,
     # RFC 9621 and RFC 9623
     "A-15": "a duty of applications: not to rely on caches",
     "HE-06": "a name whose IPv6 addresses are all dead is not translated: one without them is "
@@ -175,7 +168,6 @@ MISSING: dict[str, str] = {
     "PX-04": "needs a protocol that uses several paths",
     "PX-05": "needs a protocol that uses several paths or migrates",
     "CX-02": STREAMS,
-    "CA-03": "no address is remembered for what it could do",
     "TC-05": EARLY + "; the first Message follows the handshake (see I-10)",
     "MT-01": MPTCP,
     "MT-02": MPTCP,

@@ -184,7 +184,7 @@ def test_a_message_larger_than_what_is_held_comes_in_pieces(
         sending.get()
 
 
-@pytest.mark.rfc("RV-10", "OR-06", "RV-06")
+@pytest.mark.rfc("RV-10", "OR-06", "RV-06", "RV-07")
 @settings(max_examples=25, deadline=None)
 @given(
     messages=st.lists(st.binary(max_size=60), min_size=1, max_size=8),

@@ -433,7 +433,7 @@ def test_a_stack_that_never_worked_here_is_no_candidate_if_another_did() -> None
     assert judge({"one": -0.4, "two": 0.4}) == [("one", None), ("two", None)]
 
 
-@pytest.mark.rfc("PE-04", "A-11", "A-12")
+@pytest.mark.rfc("PE-04")
 def test_a_policy_has_its_say_about_stacks() -> None:
     tcp, udp = (find("tcp"),), (find("udp"),)
     wish = properties_of({})
@@ -528,7 +528,7 @@ def test_whether_a_machine_has_ipv6_alone(addresses: tuple[str, ...], lacks: boo
         assert {way.lacks_ipv4 for way in ways} == {lacks}
 
 
-@pytest.mark.rfc("CA-06", "BR-05")
+@pytest.mark.rfc("CA-06", "CA-03", "BR-05")
 def test_endpoints_that_worked_before_go_first() -> None:
     ends = [remote(f"192.0.2.{number}") for number in range(3)]
     past = {"192.0.2.0": -0.9, "192.0.2.2": 0.9}

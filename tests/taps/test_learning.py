@@ -32,7 +32,7 @@ def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning_module, "measure", lambda stack, transport: transport)
 
 
-@pytest.mark.rfc("CA-05", "CA-06", "CA-08")
+@pytest.mark.rfc("CA-03", "CA-05", "CA-06", "CA-08")
 def test_success_and_failure_become_scores() -> None:
     learning = made()
     for _ in range(5):
