@@ -151,8 +151,6 @@ MISSING: dict[str, str] = {
     "N-04": MULTICAST,
     # RFC 9621 and RFC 9623
     "A-15": "a duty of applications: not to rely on caches",
-    "HE-06": "a name whose IPv6 addresses are all dead is not translated: one without them is "
-    "(see HE-13)",
     "MX-02": STREAMS,
     "LS-06": STREAMS,
     "ZR-01": EARLY,

@@ -6,20 +6,28 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
+from conftest import live_greenlets
 from gevent import socket as gsocket
-from greentaps import Preconnection, ResolutionError, TransportProperties
+from greentaps import (
+    EstablishmentError,
+    Preconnection,
+    ResolutionError,
+    Resolver,
+    TransportProperties,
+)
 from greentaps.taps.dns import DnsResolver
 from greentaps.taps.ordering import Source
 from greentaps.taps.sources import SourceFinder, source_address
 from peers import HERE as PEERS
 from peers import LIBRARY, running
 from rfc9622.world import Network, ip, network
-from taps.helpers import remote
+from taps.helpers import in_greenlet, remote, until
 from taps.resolving import Heard, addresses, named
 
 pytest.importorskip("dns.message", reason="dnspython is not installed")
@@ -85,7 +93,7 @@ import gevent
 from greentaps.hub import now
 from greentaps.taps.resolver import SystemResolver
 from peers import script
-from taps.helpers import remote
+from taps.helpers import in_greenlet, remote, until
 from taps.resolving import Heard, addresses, named
 
 def show(name, *more):
@@ -167,6 +175,66 @@ def test_an_ipv4_address_of_an_endpoint_is_translated(
         assert connection.remote_endpoint.ip_address == "2001:db8:64::c633:6301"
         connection.abort()
         peer.end_input()
+
+
+@pytest.mark.rfc("HE-06", "HE-13")
+def test_a_connection_through_a_translator(net: Network, tmp_path: Path) -> None:
+    """To a name with an IPv4 address alone; and to one whose IPv6 address refuses, where it is the
+    last resort and comes at once."""
+    outside = "2001:db8:64::c000:201"  # 192.0.2.1, as this network translates it
+    ip("addr del 192.0.2.1/24 dev here0", "route add 2001:db8:64::/96 dev here0")
+    with net.there():
+        ip(f"addr add {outside}/128 dev there0 nodad")
+        listener = gsocket.socket(V6)
+    with listener, serving(net, net.THERE6, tmp_path / "log") as peer:
+        assert peer.line() == "53"
+        listener.bind((outside, 0))
+        listener.listen()
+        resolver = DnsResolver([net.THERE6], timeout=2)
+        for name, refused in (("no6.test", 0), ("plain.test", 1)):
+            end = named(name, listener.getsockname()[1])
+            connection = Preconnection(None, end, resolver=resolver).initiate(timeout=20)
+            assert connection.remote_endpoint is not None
+            assert connection.remote_endpoint.ip_address == outside
+            assert connection.remote_endpoint.hostname == name
+            assert connection.history is not None
+            won = connection.history.attempts[-1]
+            assert (won.fate, won.candidate.remote[0]) == ("won", outside)
+            assert "found by A, NAT64" in connection.history.text()
+            fates = [(one.candidate.remote[0], one.fate) for one in connection.history.attempts]
+            assert fates.count((net.HERE6, "failed")) == refused
+            assert won.started < 1.5
+            listener.accept()[0].close()
+            connection.abort()
+        peer.end_input()
+
+
+@pytest.mark.rfc("HE-06")
+@pytest.mark.parametrize("how", ["kill", "timeout"])
+def test_the_last_resort_can_be_given_up(net: Network, how: str) -> None:
+    ip("addr del 192.0.2.1/24 dev here0")
+    asked: list[str] = []
+
+    class Names(Resolver):
+        def addresses(
+            self, name: str, family: int, *, interface: str | None, network: str
+        ) -> Sequence[str]:
+            asked.append(name)
+            if name.startswith("ipv4only"):
+                gevent.sleep(3600)
+            return [net.HERE6] if family == V6 else ["198.51.99.1"]
+
+    before = len(live_greenlets())
+    made = Preconnection(None, named("a.test", 9), resolver=Names())
+    running = in_greenlet(made.initiate, 1.0 if how == "timeout" else None)
+    until(lambda: "ipv4only.arpa." in asked)
+    if how == "kill":
+        running.kill()
+    else:
+        error = running.get()
+        assert isinstance(error, EstablishmentError)
+        assert {one.fate for one in error.history.attempts} == {"failed"}
+    until(lambda: len(live_greenlets()) <= before)
 
 
 @pytest.mark.rfc("HE-08")

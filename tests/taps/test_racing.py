@@ -46,9 +46,11 @@ class World:
     race: Race
     ends: Callable[[Node], tuple[float, bool]]
     answers: Callable[[Node], Iterable[tuple[float, list[str], bool]]] = lambda node: ()
+    last_resort: tuple[float, list[str]] | None = None  # when it is answered, and how
     now: float = 0.0
     starts: list[tuple[float, Node]] = field(default_factory=list)
     asked: list[tuple[float, Node]] = field(default_factory=list)
+    resorted: list[float] = field(default_factory=list)
     cancelled: list[Node] = field(default_factory=list)
     coming: list[tuple[float, int, Node, Any]] = field(default_factory=list)
     count: int = 0
@@ -67,6 +69,11 @@ class World:
                 self.asked.append((self.now, node))
                 for seconds, names, complete in self.answers(node):
                     self.later(seconds, node, (names, complete))
+            elif verb is Verb.RESORT:
+                self.resorted.append(self.now)
+                assert self.last_resort is not None
+                seconds, names = self.last_resort
+                self.later(seconds, node, (names, True))
             else:
                 self.cancelled.append(node)
 
@@ -91,7 +98,10 @@ class World:
                     self.obey(race.failed(node, self.now, OSError("no such name")))
                     continue
                 added = [leaf(node, name) for name in names]
-                self.obey(race.derived(node, added, self.now, complete=complete))
+                last_resort = complete and self.last_resort is not None and not self.resorted
+                self.obey(
+                    race.derived(node, added, self.now, complete=complete, last_resort=last_resort)
+                )
         return race.winner
 
     def times(self) -> list[tuple[float, str]]:
@@ -364,6 +374,68 @@ def test_an_address_that_goes_is_dropped_unless_it_has_begun() -> None:
     assert race.wake(0.25) == [(Verb.ATTEMPT, third)]
     race.succeeded(first, 0.3)
     assert race.winner is first
+
+
+@pytest.mark.rfc("HE-06")
+def test_the_last_resort_comes_two_seconds_after_the_last_attempt() -> None:
+    root, name = named()
+    world = World(
+        Race(root),
+        lambda node: (9.0, node.index == 4),
+        lambda node: [(0.1, ["2001:db8::1", "2001:db8::2", "2001:db8::3"], True)],
+        (0.05, ["64:ff9b::1", "64:ff9b::2"]),
+    )
+    assert world.run() is name.children[3]
+    assert [round(when, 6) for when in world.resorted] == [0.1 + 2 * 0.25 + 2.0]
+    assert world.times() == [
+        (0.1, "1.1.1"), (0.35, "1.1.2"), (0.6, "1.1.3"), (2.65, "1.1.4"), (2.9, "1.1.5"),
+    ]  # fmt: skip
+
+
+@pytest.mark.rfc("HE-06")
+@pytest.mark.parametrize("names", [[], ["64:ff9b::1"]])
+def test_the_last_resort_comes_at_once_if_all_others_have_failed(names: list[str]) -> None:
+    root, _ = named()
+    world = World(
+        Race(root),
+        lambda node: (0.3, False),
+        lambda node: [(0.1, ["2001:db8::1", "2001:db8::2"], True)],
+        (0.05, names),
+    )
+    assert world.run() is None
+    assert [round(when, 6) for when in world.resorted] == [0.65]
+    assert [number for _, number in world.times()] == [
+        f"1.1.{n + 1}" for n in range(2 + len(names))
+    ]
+    assert world.now == pytest.approx(0.7 + 0.3 * len(names))
+
+
+@pytest.mark.rfc("HE-06")
+@pytest.mark.parametrize("mode", RaceMode)
+def test_whoever_wins_needs_no_last_resort(mode: RaceMode) -> None:
+    root, name = named()
+    world = World(
+        Race(root, modes={Branch.ENDPOINTS: mode}),
+        lambda node: (1.9, node.index == 1),
+        lambda node: [(0.0, ["2001:db8::1"], True)],
+        (0.0, []),
+    )
+    assert world.run() is name.children[0]
+    assert world.resorted == []
+
+
+def test_the_last_resort_keeps_no_other_name_waiting() -> None:
+    root, _ = named()
+    leaf(root, "192.0.2.9")
+    world = World(
+        Race(root),
+        lambda node: (9.0, node.parent is root),
+        lambda node: [(0.0, ["2001:db8::1"], True)],
+        (0.0, ["64:ff9b::1"]),
+    )
+    winner = world.run()
+    assert winner is root.children[1]
+    assert world.times() == [(0.0, "1.1.1"), (0.25, "1.2"), (2.0, "1.1.2")]
 
 
 def test_after_the_last_known_one_failed_the_rest_of_the_answers_counts() -> None:

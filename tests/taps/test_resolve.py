@@ -491,6 +491,45 @@ def test_a_name_with_ipv4_alone_behind_a_translator() -> None:
     assert heard.news == []
 
 
+@pytest.mark.rfc("HE-13", "HE-06")
+def test_translations_where_the_routes_lead_to_ipv6_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both families were asked for, and there is no way to the IPv4 addresses."""
+
+    def way(remote: Any, interface: str | None = None) -> str | None:
+        return "2001:db8::99" if ":" in remote[0] else None
+
+    monkeypatch.setattr("greentaps.taps.sources.source_address", way)
+    known = {"ipv4only_AAAA": ["64:ff9b::c000:aa"], "a_A": ["198.51.99.1"], "b_A": ["198.51.99.1"]}
+    known["b_AAAA"] = ["2001:db8::b"]
+    resolver = Scripted(**known)
+    last = Heard(named("a", 7), resolver=resolver).all()[-1]
+    assert [one.address[0] for one in last.order] == ["64:ff9b::c633:6301", "198.51.99.1"]
+    assert not last.last_resort
+    # With an address of its own the name needs none, until that has failed.
+    for families in ({V6, V4}, {V6}):
+        last = Heard(named("b", 7), resolver=resolver, families=families).all()[-1]
+        assert last.last_resort
+        assert last.order[0].address[0] == "2001:db8::b"
+        more = Heard(named("b", 7), resolver=resolver, families=families, last_resort=True).all()
+        ((one,),) = [news.order for news in more]
+        assert (one.address[:2], one.via) == (("64:ff9b::c633:6301", 7), "A, NAT64")
+        assert more[0].complete
+    # There is nothing to translate, nobody to say how, or a way to IPv4.
+    last = Heard(named("c", 7), resolver=Scripted(c_AAAA=["2001:db8::c"])).all()[-1]
+    assert not last.last_resort
+    (news,) = Heard(named("b", 7), resolver=Scripted(), last_resort=True).all()
+    assert (news.order, news.complete, news.error) == ((), True, None)
+    (news,) = Heard(
+        named("b", 7), resolver=Scripted(ipv4only_AAAA=never), limit=0.1, last_resort=True
+    ).all()
+    assert (news.order, news.complete, news.error) == ((), True, None)
+    monkeypatch.setattr("greentaps.taps.sources.source_address", lambda *asked: "192.0.2.254")
+    for name in ("a", "b"):
+        last = Heard(named(name, 7), resolver=resolver).all()[-1]
+        assert not last.last_resort
+        assert "NAT64" not in str(last.order)
+
+
 @pytest.mark.rfc("HE-13")
 def test_a_translator_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(naming, "source_address", lambda *asked: None)

@@ -278,7 +278,9 @@ class _LookUps:
         self._deadline = deadline
         self._shared: dict[Any, _Shared] = {}
 
-    def derive(self, node: Node, deliver: Callable[[News], None]) -> _Listening:
+    def derive(
+        self, node: Node, deliver: Callable[[News], None], last_resort: bool = False
+    ) -> _Listening:
         """Look up the name of *node*; see `Establishment`."""
         way, stack, end = node.path, node.stack, node.endpoint
         assert way is not None
@@ -286,7 +288,7 @@ class _LookUps:
         assert end is not None
         protocol = service_protocol(stack)
         families = _families(way)
-        key = (end, way.interface, families, protocol if end.service else None)
+        key = (end, way.interface, families, protocol if end.service else None, last_resort)
         shared = self._shared.get(key)
         if shared is None:
             shared = self._shared[key] = _Shared()
@@ -300,6 +302,7 @@ class _LookUps:
                 deadline=self._deadline,
                 deliver=shared.tell,
                 resolver=self._resolver,
+                last_resort=last_resort,
             )
         return shared.join(deliver)
 

@@ -247,9 +247,9 @@ class Establishment:
     """One race: the greenlets of its attempts and the look-ups of its names.
 
     *race* says what to do, *template* is what each attempt is told but for its candidate, *derive*
-    starts the look-up of a node's name: it is called as ``derive(node, deliver)`` and returns what
-    has a ``cancel``.  *learn* is told how each attempt has ended.  With *may_grow* others may call
-    `join` meanwhile.
+    starts the look-up of a node's name: it is called as ``derive(node, deliver, last_resort)`` and
+    returns what has a ``cancel``.  *learn* is told how each attempt has ended.  With *may_grow*
+    others may call `join` meanwhile.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ class Establishment:
         race: Race,
         template: Attempt,
         framers: Sequence[Framer],
-        derive: Callable[[Node, Callable[[News], None]], Any],
+        derive: Callable[[Node, Callable[[News], None], bool], Any],
         learn: Callable[[Node, float, Established | None], None] | None = None,
         temporary: Any = None,
         may_grow: bool = False,
@@ -328,13 +328,13 @@ class Establishment:
             if verb is Verb.ATTEMPT:
                 self._under_way[node] = spawn(self._attempt_and_tell, node)
             else:
-                self._look_up(node)
+                self._look_up(node, last_resort=verb is Verb.RESORT)
 
-    def _look_up(self, node: Node) -> None:
+    def _look_up(self, node: Node, *, last_resort: bool) -> None:
         def deliver(news: News) -> None:
             self._tell(node, news)
 
-        look_up = self._derive(node, deliver)
+        look_up = self._derive(node, deliver, last_resort)
         if look_up is not None:
             self._under_way[node] = look_up
 
@@ -407,7 +407,14 @@ class Establishment:
             if child.candidate is not None and child.candidate.remote in news.removed
         ]
         added = attach(node, news.added, news.order, temporary=self._temporary)
-        orders = self._race.derived(node, added, now(), removed=removed, complete=news.complete)
+        orders = self._race.derived(
+            node,
+            added,
+            now(),
+            removed=removed,
+            complete=news.complete,
+            last_resort=news.last_resort,
+        )
         self._obey(orders)
 
     def _has_failed(self, node: Node, error: BaseException) -> list[Order]:

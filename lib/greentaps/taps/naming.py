@@ -88,7 +88,7 @@ class News:
     more (attempts that run go on, RFC 8305 section 6).  *complete* says that nothing will follow;
     *error* is then why there are no addresses, if there are none at all.  *order* has every
     address that stands, in the order in which to try them: it says where late ones belong among
-    the untried.
+    the untried.  With *last_resort* it is worth while to `resolve` once more, as the last resort.
     """
 
     added: tuple[Derived, ...] = ()
@@ -96,6 +96,7 @@ class News:
     complete: bool = False
     error: Exception | None = None
     order: tuple[Derived, ...] = ()
+    last_resort: bool = False
 
 
 class History(Protocol):
@@ -117,6 +118,7 @@ def resolve(
     deliver: Callable[[News], None],
     resolver: Resolver | None = None,
     translate: bool = True,
+    last_resort: bool = False,
 ) -> Resolution:
     """Find the socket addresses of *endpoint*, and call *deliver* with what is found, each time
     that there is something new (RFC 8305 section 3).
@@ -125,7 +127,8 @@ def resolve(
     to; *families* has AF_INET, AF_INET6 or both; *protocol* is what carries the service, ``"tcp"``
     or ``"udp"``; *history* is what is remembered of addresses, per network.  *resolver* is None
     for the default one.  With *translate* an IPv4 address that there is no way to becomes what the
-    network translates it to, if it does.
+    network translates it to, if it does.  As a *last_resort* nothing is looked for but what the
+    network translates the name's IPv4 addresses to (RFC 8305 section 7.2).
 
     An address in the Endpoint is delivered before this returns, and so is ``localhost``.  For a
     name, *deliver* is called in a greenlet of its own, where it may block, and the last `News` is
@@ -148,7 +151,10 @@ def resolve(
         resolver=resolver or default_resolver(),
         translate=translate,
     )
-    made._begin()
+    if last_resort:
+        made._begin_last_resort()
+    else:
+        made._begin()
     return made
 
 
@@ -260,20 +266,41 @@ class Resolution:
         else:
             self._end(self._no_family())
 
-    def _instead_of(self, failure: News, base: Target) -> News:
-        """*failure*, or what the network translates a name's IPv4 addresses to if only these
-        are there, and only IPv6 may be used."""
-        if not self._translate or A in self._kinds or base.port == _NO_PORT:
-            return failure
-        if getattr(failure.error, "code", None) != socket.EAI_NODATA:
-            return failure
+    def _translating(self, last: News, base: Target) -> News:
+        """The *last* news of a name, where only IPv6 leads anywhere: with what the network
+        translates its IPv4 addresses to if it has no others, which is a last resort if it has."""
+        if not self._translate or AAAA not in self._kinds or base.port == _NO_PORT:
+            return last
+        if any(one.group for one in last.order):
+            return last
+        v4 = [one for one in last.order if _kind(one.address[0]) == A]
+        if A in self._kinds:
+            if not v4 or any(len(self._keys[one.address]) > 1 for one in v4):
+                return last
+        elif last.error is not None and getattr(last.error, "code", None) != socket.EAI_NODATA:
+            return last
+        if len(v4) < len(last.order):
+            return replace(last, last_resort=True)
+        found = tuple(self._translated(self._ask_for_v4, base.port, "A, NAT64"))
+        if A in self._kinds:  # it is for the routes to say what leads anywhere
+            found = tuple(one for one in found if self._finder.find(one.address) is not None)
+        if not found:
+            return last
+        return News((*found, *last.added), last.removed, True, None, (*found, *last.order))
 
-        def ask() -> Sequence[str]:
-            found = self._ask_resolver(base.name, socket.AF_INET)
-            return [one for one in found[:MAX_ADDRESSES] if _is_usable(one, socket.AF_INET)]
+    def _ask_for_v4(self) -> Sequence[str]:
+        found = self._ask_resolver(self._endpoint.hostname or "", socket.AF_INET)
+        return [one for one in found[:MAX_ADDRESSES] if _is_usable(one, socket.AF_INET)]
 
-        found = tuple(self._translated(ask, base.port, "A, NAT64"))
-        return News(added=found, complete=True, order=found) if found else failure
+    def _begin_last_resort(self) -> None:
+        self._greenlet = spawn(self._run_last_resort, self._port())
+
+    def _run_last_resort(self, port: int | None) -> None:
+        found: tuple[Derived, ...] = ()
+        if port is not None:
+            found = tuple(self._translated(self._ask_for_v4, port, "A, NAT64"))
+        if not self._cancelled:
+            self._deliver(News(added=found, complete=True, order=found))
 
     def _translated(self, ask: Callable[[], Sequence[str]], port: int, via: str) -> list[Derived]:
         """What the network translates the IPv4 addresses to that *ask* answers with: nothing if it
@@ -322,8 +349,8 @@ class Resolution:
                 news = self._next(answers)
                 if news is not None:
                     complete = news.complete
-                    if news.error is not None:
-                        news = self._instead_of(news, answers.base)
+                    if complete:
+                        news = self._translating(news, answers.base)
                     if not self._cancelled:
                         self._deliver(news)
         finally:

@@ -19,6 +19,9 @@ from .policy import ATTEMPT_DELAY, MAXIMUM_ATTEMPT_DELAY, Branch, RaceMode
 
 __all__ = ["Moment", "Order", "Race", "RaceMode", "Verb"]
 
+# RFC 8305 section 8: how long the last attempt has before other addresses are looked for.
+LAST_RESORT = 2.0  # seconds
+
 # A branch may resolve its names, and try one address after the other, before its sibling starts;
 # but not for longer than this (RFC 9623 section 4.3.2 asks for a bound).
 PREPARATION = MAXIMUM_ATTEMPT_DELAY
@@ -29,6 +32,7 @@ class Verb(Enum):
 
     ATTEMPT = "attempt"  # to connect: a leaf
     DERIVE = "derive"  # its endpoints: an inner node whose name was not resolved
+    RESORT = "resort"  # to derive, once more, what is only there as the last resort
     CANCEL = "cancel"  # what was begun
 
 
@@ -67,12 +71,13 @@ def _place(node: Node) -> int:
 class _Runs:
     """An inner node that has begun: which of its children wait, and which run."""
 
-    __slots__ = ("latest", "latest_at", "open", "running", "since", "waiting")
+    __slots__ = ("latest", "latest_at", "open", "resort", "running", "since", "waiting")
 
     def __init__(self, waiting: list[Node], *, open_: bool) -> None:
         self.waiting = waiting
         self.running: set[Node] = set()
         self.open = open_  # more children may come
+        self.resort = False  # they may, as the last resort
         self.latest: Node | None = None  # the child that was started last
         self.since = 0.0  # when it was
         self.latest_at: float | None = None  # when it, or a leaf below it, was last attempted
@@ -165,16 +170,19 @@ class Race:
         *,
         removed: Iterable[Node] = (),
         complete: bool,
+        last_resort: bool = False,
     ) -> list[Order]:
         """*node* has got the children *added*; those *removed* are none any more, but go on if
-        they have begun (RFC 8305 section 6).  With *complete* there will be no further ones.
-        Returns what to do."""
+        they have begun (RFC 8305 section 6).  With *complete* there will be no further ones; but
+        for those of the *last_resort*, which is to be ordered when all others have failed, or 2 s
+        after the last of them has begun (RFC 8305 section 7.2).  Returns what to do."""
         orders: list[Order] = []
         if node not in self._begun:
             return orders
         if complete:
             del self._begun[node]
         self._note(now, node, "derived")
+        self._inner[node].resort = last_resort
         gone = set(removed)
         new: dict[Node, list[Node]] = {node: []}
         for child in added:
@@ -216,10 +224,10 @@ class Race:
         """More children for one node; it may have failed, or may go on, because of that."""
         runs = self._inner[node]
         if complete:
-            runs.open = False
+            runs.open = runs.resort
         untried = [child for child in runs.waiting if child not in gone]
         runs.waiting = sorted([*untried, *added], key=_place)
-        if not runs.waiting:
+        if not runs.waiting and not runs.resort:
             self._timers.pop(node, None)
             if not runs.running and not runs.open and not self.over:
                 self._fail(node, now, None, orders)
@@ -290,11 +298,15 @@ class Race:
         runs = self._inner[node]
         mode = self._mode(node)
         self._timers.pop(node, None)
+        if runs.resort and not runs.waiting and not self.over:
+            runs.resort = False
+            self._begun[node] = None
+            orders.append(Order(Verb.RESORT, node))
         while runs.waiting and not self.over:
             child = runs.waiting.pop(0)
             runs.running.add(child)
             runs.latest, runs.latest_at, runs.since = child, None, now
-            if runs.waiting and mode is RaceMode.STAGGERED:
+            if (runs.waiting or runs.resort) and mode is RaceMode.STAGGERED:
                 self._set_timer(node, runs, now)
             self._begin(child, now, orders)
             if mode is not RaceMode.SIMULTANEOUS:
@@ -302,6 +314,9 @@ class Race:
 
     def _set_timer(self, node: Node, runs: _Runs, now: float) -> None:
         if self._mode(node) is not RaceMode.STAGGERED or runs.latest is None:
+            return
+        if not runs.waiting:
+            self._timers[node] = max(now, runs.since + LAST_RESORT)
             return
         bound = runs.since + PREPARATION
         if runs.latest_at is None:
@@ -324,7 +339,7 @@ class Race:
             return
         runs = self._inner[parent]
         runs.running.discard(node)
-        if runs.waiting:
+        if runs.waiting or (runs.resort and not runs.running):
             self._next(parent, now, orders)
         elif not runs.running and not runs.open:
             self._fail(parent, now, None, orders)
