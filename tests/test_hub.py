@@ -258,9 +258,7 @@ def test_the_list_of_switchpoints_is_complete():
             for member in members:
                 # Those of other levels are tested with them.
                 if getattr(member, "__switchpoint__", False) is True and (
-                    not member.__module__.startswith(
-                        ("greentaps.taps", "greentaps.plugins", "greentaps.testing")
-                    )
+                    not member.__module__.startswith(other_levels)
                 ):
                     found.add(member.__qualname__)
     calls, close = _switchpoints()
