@@ -4,6 +4,7 @@ processes as peers."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import socket
@@ -33,12 +34,14 @@ from greentaps import (
     Reason,
     RemoteEndpoint,
     SecurityParameters,
+    TransportError,
     TransportProperties,
 )
 from greentaps.hub import get_runner
 from greentaps.taps import paths, rendezvous
 from greentaps.taps.policy import SystemPolicy, set_system_policy
-from greentaps.taps.stun import parse
+from greentaps.taps.stun import encode, parse
+from greentaps.transports import punching
 from peers import running, script
 from rfc9622.world import Log, option
 from taps.helpers import (
@@ -709,6 +712,61 @@ def test_what_is_removed_is_not_tried(kind: str) -> None:
     connection.close()
 
 
+@pytest.mark.rfc("AE-03")
+@pytest.mark.parametrize("end", ["kill", "error"])
+def test_a_late_local_end_that_is_given_up_leaves_nothing(end: str) -> None:
+    one, _ = ends("udp")
+    connection = one.rendezvous(30, wait=False)
+    until(lambda: connection._rendezvous._driver is not None)
+    before = owned()
+    with gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((HERE, 0))
+        first = local(0).with_stun_server(HERE, silent.getsockname()[1])
+        if end == "kill":
+            adding = gevent.spawn(connection.add_local, first)
+            until(lambda: owned() > before)
+            adding.kill()
+        else:
+            unknown = LocalEndpoint().with_hostname("no-such-host.invalid")
+            with pytest.raises(EstablishmentError):
+                connection.add_local([first, unknown])
+    until(lambda: owned() == before)
+    connection.abort()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_driver_that_cannot_be_made_leaves_nothing(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise TransportError("no more of this", errno.EADDRINUSE)
+
+    monkeypatch.setattr(punching.StreamPort, "listen", fail)
+    monkeypatch.setattr(punching.DatagramPort, "be_busy", fail)
+    before = owned()
+    one, _ = ends(kind)
+    with pytest.raises(EstablishmentError, match="no more of this") as caught:
+        one.rendezvous(5)
+    assert caught.value.reason is Reason.ESTABLISHMENT_FAILED
+    until(lambda: owned() == before)
+
+
+def test_a_flow_that_cannot_be_made_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(port: Any, *args: Any, **more: Any) -> None:
+        port.close()
+        raise TransportError("no more of this", errno.ENETDOWN)
+
+    monkeypatch.setattr(rendezvous, "punched_flow", fail)
+    before = owned()
+    one, other = ends("udp")
+    runs = [in_greenlet(each.rendezvous, 5) for each in (one, other)]
+    for run in runs:
+        failure = run.get()
+        assert isinstance(failure, EstablishmentError)
+        assert failure.reason in (Reason.ESTABLISHMENT_FAILED, Reason.TIMEOUT)
+    until(lambda: owned() == before)
+
+
 # -- Endpoints of a Connection that is there (RFC 9622 section 7.5) --
 
 
@@ -889,6 +947,31 @@ def test_a_stun_server_that_is_silent(caplog: pytest.LogCaptureFixture) -> None:
         assert took.seconds < 3
         assert [one.candidate_type for one in found] == ["host"]
         assert f"STUN server {HERE}:{silent.getsockname()[1]}" in caplog.text
+        preconnection.release()
+
+
+def test_two_who_resolve_at_once_both_hear_of_the_answer() -> None:
+    with gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((HERE, 0))
+
+        def answer() -> None:
+            data, source = server.recvfrom(2000)
+            gevent.sleep(0.3)
+            mapped = {"XOR-MAPPED-ADDRESS": ("192.0.2.1", 7)}
+            server.sendto(encode("BINDING", "RESPONSE", data[8:20], mapped), source)
+
+        serving = gevent.spawn(answer)
+        end = local(0).with_stun_server(HERE, server.getsockname()[1])
+        preconnection = Preconnection(end, None, properties("udp"))
+        before = owned()
+        with Stopwatch() as took:
+            runs = [gevent.spawn(preconnection.resolve, 10) for _ in range(3)]
+            gevent.joinall(runs, raise_error=True)
+        serving.get()
+        assert took.seconds < 5
+        assert owned() == before + 1
+        for run in runs:
+            assert [one.candidate_type for one in run.get()[0]] == ["host", "srflx"]
         preconnection.release()
 
 
@@ -1089,3 +1172,37 @@ def test_actions_of_a_preconnection() -> None:
         "add_framer",
     )  # fmt: skip
     assert all(callable(getattr(Preconnection(), name)) for name in names)
+
+
+def test_no_more_descriptors_for_what_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says again and again that somebody waits; that must not keep us busy."""
+    tried: list[int] = []
+
+    class Full(socket.socket):
+        def accept(self) -> Any:
+            tried.append(1)
+            if len(tried) < 3:
+                raise OSError(errno.EMFILE, "too many")
+            return super().accept()
+
+    port = punching.StreamPort((HERE, 0))
+    assert port._socket is not None
+    here = port._socket
+    port._socket = Full(fileno=here.detach())
+    came: list[Any] = []
+    port.listen(lambda made, peer: came.append(made))
+    with gsocket.create_connection(port.address), Stopwatch() as took:
+        until(lambda: came)
+    assert 0.15 < took.seconds < 5
+    port.close()
+    came[0].close()
+    assert len(tried) < 10
+    tried.clear()
+    port = punching.StreamPort((HERE, 0))
+    assert port._socket is not None
+    here = port._socket
+    port._socket = Full(fileno=here.detach())
+    port.listen(lambda made, peer: None)
+    with gsocket.create_connection(port.address):
+        until(lambda: tried)
+    port.close()  # while it pauses

@@ -294,7 +294,7 @@ class Gathering:
         self._runner = get_runner()
         self._thread = threading.get_ident()
         self._timer: Any = None
-        self._news: Parked[None] | None = None
+        self._waiting: list[Parked[None]] = []  # several may resolve at once
         self._finalizer: Any = None
         self._ends_at = inf
         self._keepalive_at = inf
@@ -317,6 +317,9 @@ class Gathering:
         for key, base in self.bases.items():
             if key not in wanted:
                 base.close(now())
+            elif wanted[key] is not base and base.port.is_open:
+                wanted[key].close(now())  # somebody else has opened it meanwhile
+                wanted[key] = base
         self.bases = wanted
         if not wanted:
             raise EstablishmentError(
@@ -497,13 +500,14 @@ class Gathering:
         """Until each server has answered, or the time is over.  A switchpoint."""
         self._arm()
         while self._pending():
-            self._news = Parked(self._runner)
+            news = Parked[None](self._runner)
+            self._waiting.append(news)
             try:
-                self._news.wait(limit.left())
+                news.wait(limit.left())
             except Timeout:
                 return
             finally:
-                self._news = None
+                self._waiting.remove(news)
 
     def _pending(self) -> bool:
         return any(
@@ -512,8 +516,9 @@ class Gathering:
         )
 
     def _changed(self) -> None:
-        if self._news is not None and not self._pending():
-            self._news.finish(None)
+        if self._waiting and not self._pending():
+            for news in self._waiting:
+                news.finish(None)
         self._arm()
 
     # -- Holding --
@@ -695,7 +700,7 @@ class Rendezvous:
             self._gathering.take()
             gathering_took = now() - begun
             kind = _DatagramDriver if stack[-1].name == "udp" else _StreamDriver
-            driver = self._driver = kind(self.setup, stack, gathered, remotes, deadline)
+            driver = self._driver = _made(kind, self.setup, stack, gathered, remotes, deadline)
             late, self._late = self._late, []
             if late:
                 self.add(late)
@@ -729,8 +734,11 @@ class Rendezvous:
         if locals_:
             late = Gathering(self.credentials)
             setup = replace(self.setup, local_endpoints=tuple(locals_))
-            late.gather(setup, [stack], _first_part(self._driver.deadline))
-            bases = late.take()
+            try:
+                late.gather(setup, [stack], _first_part(self._driver.deadline))
+                bases = late.take()
+            finally:
+                late.release()
         if self._driver is None:  # it was over meanwhile
             for base in bases:
                 base.close(now())
@@ -965,6 +973,33 @@ class _Driver:
 HANDSHAKE_TIME = 30.0  # seconds of a TLS handshake, where the application sets no limit
 
 
+def _made(
+    kind: type[_Driver],
+    setup: Setup,
+    stack: Stack,
+    bases: Sequence[Base],
+    remotes: Sequence[Remote],
+    deadline: Deadline,
+) -> _Driver:
+    """A driver, which *bases* belong to.  Raises EstablishmentError."""
+    try:
+        return kind(setup, stack, bases, remotes, deadline)
+    except BaseException as error:
+        for base in bases:
+            base.close(now())
+        if not isinstance(error, TransportError):
+            raise
+        raise _not_made(setup, error) from error
+
+
+def _not_made(setup: Setup, error: TransportError) -> EstablishmentError:
+    return EstablishmentError(
+        f"the sockets of the rendezvous cannot be used: {error}",
+        Reason.ESTABLISHMENT_FAILED,
+        [(setup.local_endpoints[0], error)],
+    )
+
+
 class _DatagramDriver(_Driver):
     """Over UDP: an `Agent` and the sockets that it speaks through.
 
@@ -1077,14 +1112,17 @@ class _DatagramDriver(_Driver):
             base.flush()
         route = _Route(self.agent, pair, base, relay)
         below = pair.remote.address if relay is None else relay.client.server
-        flow = punched_flow(
-            base.port,
-            below,
-            pair.remote.address,
-            pair.local.address,
-            route,
-            marked=bool(self.setup.properties.get("_greentaps.receiveEcn")),
-        )
+        try:
+            flow = punched_flow(
+                base.port,
+                below,
+                pair.remote.address,
+                pair.local.address,
+                route,
+                marked=bool(self.setup.properties.get("_greentaps.receiveEcn")),
+            )
+        except TransportError as error:
+            raise _not_made(self.setup, error) from error
         route.start(flow)
         for data in self.first:
             flow.hold(data)

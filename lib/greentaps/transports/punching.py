@@ -50,6 +50,9 @@ _LARGEST_DATAGRAM = 65536
 _LARGEST_MESSAGE = 2048  # bytes of one framed message: a check has a tenth of that
 _STUN_HEADER = 20
 BACKLOG = 16
+# What the system says if it has no room for another socket, and how long nobody is accepted then.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+EXHAUSTED_PAUSE = 0.1  # seconds
 
 
 class _Watched:
@@ -168,6 +171,7 @@ class StreamPort(_Watched):
 
     def __init__(self, local: tuple[Any, ...], prepare: Prepare | None = None) -> None:
         self._prepare = prepare
+        self._pause: Any = None
         self._connecting: set[_Connecting] = set()
         here = _shared(local, prepare, exclusive=not local[1])
         self._local = here.getsockname()
@@ -182,7 +186,17 @@ class StreamPort(_Watched):
             self._socket.listen(BACKLOG)
         except OSError as error:
             raise TransportError.from_errno(error.errno or 0, "listen", self.address) from error
+        self._listen_on(accepted)
+
+    def _listen_on(self, accepted: Callable[[socket.socket, Address], None]) -> None:
+        self._unwatch()
         self._watch(_READ, lambda: self._accept(accepted))
+
+    def _unwatch(self) -> None:
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.close()
+        super()._unwatch()
 
     def _accept(self, accepted: Callable[[socket.socket, Address], None]) -> None:
         for _ in range(BACKLOG):
@@ -190,7 +204,12 @@ class StreamPort(_Watched):
                 return
             try:
                 made, peer = self._socket.accept()
-            except OSError:  # gone again, or none left
+            except OSError as error:  # gone again, or none left
+                if error.errno in _EXHAUSTED:  # who waits still does, so do not look all the time
+                    self._unwatch()
+                    self._pause = self._runner.call_later(
+                        EXHAUSTED_PAUSE, self._listen_on, accepted
+                    )
                 return
             made.setblocking(False)
             accepted(made, peer[:2])
@@ -212,6 +231,9 @@ class StreamPort(_Watched):
     def hub_lost(self, error: BaseException) -> None:
         for one in list(self._connecting):
             one.hub_lost(error)
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.close()
         super().hub_lost(error)
 
 
