@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 import socket
 import sys
 import threading
@@ -714,6 +715,19 @@ def test_a_forked_child_asks_for_itself(bad: Bad) -> None:
         assert peer.line() == "child 2001:db8::1 ResolutionError"
         assert peer.line() == "parent 2001:db8::1"
         assert peer.wait() == 0
+
+
+def test_a_fork_while_another_thread_looks_is_no_hang() -> None:
+    resolver = DnsResolver([HERE])
+    with resolver._lock:
+        pid = os.fork()
+        if not pid:
+            signal.alarm(10)
+            try:
+                resolver.flush()
+            finally:
+                os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 # -- A Connection --

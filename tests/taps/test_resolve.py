@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -661,6 +662,27 @@ def test_a_question_that_somebody_kills_is_no_hang() -> None:
             greenlet.kill(block=False)
     with pytest.raises(ResolutionError):
         waiting.get(timeout=5)
+
+
+@pytest.mark.leaves_things
+def test_a_question_of_a_hub_that_is_gone_is_asked_again() -> None:
+    """The greenlet that asked ended with its hub, or will never run again."""
+    sharing = Sharing()
+    found: list[int] = []
+
+    def run() -> None:
+        gevent.spawn(sharing.ask, "k", never)
+        gevent.sleep(0.01)
+        gevent.get_hub().destroy(destroy_loop=True)
+        with gevent.Timeout(5, False):
+            found.append(sharing.ask("k", lambda: 7))
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while thread.is_alive():
+        gevent.sleep(0.01)
+    assert found == [7]
 
 
 def test_errors_are_shared_too() -> None:

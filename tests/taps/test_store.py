@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -215,6 +216,23 @@ def test_a_forked_child_may_use_it_too(file: Path) -> None:
         assert knows(again)
         assert knows(again, "10.0.0.1")
         assert knows(again, "10.0.0.2")
+
+
+def test_a_fork_while_another_thread_writes_is_no_hang(file: Path) -> None:
+    with History(file) as history:
+        assert history._store is not None
+        lock = history._store._lock
+        lock.acquire()  # as another thread would, in the middle of a note
+        pid = os.fork()
+        if not pid:
+            signal.alarm(10)
+            try:
+                note(history)
+                history.close()
+            finally:
+                os._exit(0)
+        lock.release()
+        assert os.waitpid(pid, 0)[1] == 0
 
 
 # -- A file that is not as it should be --

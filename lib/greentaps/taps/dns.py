@@ -470,6 +470,15 @@ def _flush_all() -> None:
         resolver.flush()
 
 
+def _after_fork_in_child() -> None:
+    """Another thread, which is not here, may have held a lock."""
+    for resolver in list(_all):
+        resolver._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 @dataclass(frozen=True, slots=True)
 class _Configuration:
     servers: tuple[Any, ...]

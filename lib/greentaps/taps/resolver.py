@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ..errors import ResolutionError
-from ..hub import Parked, get_runner, spawn
+from ..hub import Parked, Runner, get_runner, spawn
 from ..hub import resolve as ask_system
 from .answers import Target
 
@@ -85,7 +85,8 @@ class Resolver:
 class _Flight(Generic[T]):
     """One question that is on its way, and who waits for its answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
         self.waiting: list[Parked[T]] = []
         self.greenlet: Any = None
         self.end: Any = None  # the timer, while nobody waits
@@ -128,8 +129,8 @@ class Sharing(threading.local):
         key = (os.getpid(), key)
         flight: _Flight[T] | None = self._flights.get(key)
         runner = get_runner()
-        if flight is None:
-            flight = self._flights[key] = _Flight()
+        if flight is None or flight.runner is not runner:  # that of a hub that is gone never ends
+            flight = self._flights[key] = _Flight(runner)
             flight.greenlet = spawn(self._fly, key, flight, question)
             # One that is killed before it has begun does not even run its `finally`.
             flight.greenlet.rawlink(lambda _: self._land(key, flight, _broken_off))

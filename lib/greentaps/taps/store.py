@@ -91,6 +91,10 @@ class Store:
         self._batch(PATIENCE, _nothing)
         _stores.add(self)
 
+    def renew_lock(self) -> None:
+        """For a forked child: the old lock may be held by somebody who is not here."""
+        self._lock = threading.Lock()
+
     # -- Reading --
 
     @property
@@ -268,6 +272,15 @@ def _code(error: sqlite3.Error) -> int:
 
 
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """Another thread, which is not here, may have held a lock."""
+    for store in list(_stores):
+        store.renew_lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @atexit.register
