@@ -90,3 +90,27 @@ def test_the_end_behind_data(pair: tuple[Engine, Engine]) -> None:
         received += piece
     assert piece is None
     assert received == bytes(20_000)
+
+
+def test_another_thread_may_take_the_last_buffer(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there when we look, and is gone when we take it."""
+
+    class Taken(list[Any]):
+        def __bool__(self) -> bool:
+            return True
+
+        def append(self, one: Any) -> None:
+            pass
+
+    monkeypatch.setattr(pyopenssl, "_buffers", Taken())
+    client = make_engine(client_context("pyopenssl", certificates), False, "localhost")
+    server = make_engine(server_context("pyopenssl", certificates), True, None)
+    done = {client: False, server: False}
+    for _ in range(10):
+        for here, there in ((client, server), (server, client)):
+            done[here] = done[here] or here.handshake()
+            there.feed(here.drain() or b"")
+    server.feed(client.seal(b"data"))
+    assert everything(server) == b"data"

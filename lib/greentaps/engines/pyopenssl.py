@@ -105,7 +105,10 @@ class PyOpenSslEngine:
     def drain(self) -> bytes:
         source = self._from_ssl
         if source is not None:
-            buffer = _buffers.pop() if _buffers else _new_buffer()
+            try:
+                buffer = _buffers.pop()
+            except IndexError:
+                buffer = _new_buffer()
             size = _lib.BIO_read(source, buffer, _READ_SIZE)
             data: bytes = _ffi.unpack(buffer, size) if size > 0 else b""
             while size == _READ_SIZE:
@@ -173,7 +176,10 @@ class PyOpenSslEngine:
             if self._ssl is None:
                 data: bytes = self._connection.recv(_READ_SIZE)
             else:
-                buffer = _buffers.pop() if _buffers else _new_buffer()
+                try:
+                    buffer = _buffers.pop()
+                except IndexError:
+                    buffer = _new_buffer()
                 size = _lib.SSL_read(self._ssl, buffer, _READ_SIZE)
                 if size > 0:
                     data = _ffi.unpack(buffer, size)
