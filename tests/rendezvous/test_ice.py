@@ -791,3 +791,13 @@ def test_where_there_is_a_way_both_take_the_same(
         assert one.selected.remote.address == other.selected.local.address
         assert other.selected.remote.address == one.selected.local.address
         assert (one.selected.local.address, one.selected.remote.address) in ways
+
+
+@pytest.mark.parametrize("start", ["candidate:1 2 udp", "no:1 1 udp", "candidate:1 1 sctp"])
+def test_no_secret_is_in_what_is_said_of_it(start: str) -> None:
+    secret = "s" * 22
+    line = f"{start} 1 192.0.2.1 1 typ host ufrag abcd pwd {secret}"
+    with pytest.raises(ValueError, match=r"not ") as caught:
+        read_candidate(line)
+    assert secret not in str(caught.value)
+    assert secret not in repr(Facts("host", 1, "1", None, Credentials("abcd", secret)))

@@ -4,9 +4,11 @@ processes as peers."""
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import gc
 import os
+import pickle
 import socket
 import sys
 import threading
@@ -869,6 +871,22 @@ def test_what_is_resolved_is_held_until_it_is_released(kind: str) -> None:
     preconnection.release()
     preconnection.release()
     assert owned() == before
+
+
+def test_copies_of_what_is_resolved() -> None:
+    """Copies share the socket.  A pickle, which may go anywhere, has none."""
+    preconnection = Preconnection(local(0), None, properties("udp"))
+    (end,) = preconnection.resolve(timeout=5)[0]
+    assert end.held is not None
+    for same in (copy.copy(end), copy.deepcopy(end), end.copy()):
+        assert same == end
+        assert same.held is end.held
+        assert same.to_text() == end.to_text()
+    gone = pickle.loads(pickle.dumps(end))
+    assert gone == end
+    assert gone.to_text() == end.to_text()
+    assert gone.held is None
+    preconnection.release()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -28,6 +28,7 @@ from greentaps.plugins.tcp import Tcp
 from greentaps.taps import choosing, naming
 from greentaps.taps.answers import Target
 from greentaps.taps.naming import News
+from greentaps.testing import reported_errors
 from taps.helpers import (
     HERE,
     Stopwatch,
@@ -450,3 +451,44 @@ def test_an_isolated_connection_neither_uses_nor_makes_history(
     with pytest.raises(EstablishmentError):
         Preconnection(None, named(free_port()), resolver=names).initiate(timeout=10)
     assert spy.noted == ["success", "failure"]
+
+
+class Forgetful(Tcp):
+    """A plugin that cannot measure, and takes no property that it does not know."""
+
+    def measure(self, transport: Any) -> Any:
+        raise KeyError("rtt")
+
+    def apply(self, transport: Any, name: str, value: Any) -> None:
+        raise ValueError(f"{name} is not mine")
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_what_cannot_be_learned_costs_no_connection(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("greentaps.taps.learning.is_here", lambda address: False)
+    monkeypatch.setattr("greentaps.taps.setup.stacks", lambda: [(Forgetful(),)])
+    names = Names(lambda name, family: [HERE] if family == V4 else [])
+    with plain_listener() as listener, reported_errors() as reports:
+        end = named(listener.getsockname()[1])
+        connection = Preconnection(None, end, resolver=names).initiate(timeout=10)
+        assert [type(error) for error in reports] == [KeyError]
+        server = listener.accept()[0]
+        server.shutdown(socket.SHUT_WR)
+        getattr(connection, how)()
+        assert [type(error) for error in reports] == [KeyError, KeyError]
+        until(lambda: connection.state is ConnectionState.CLOSED)
+        server.close()
+
+
+def test_a_plugin_that_takes_no_unknown_property_can_be_cloned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("greentaps.taps.setup.stacks", lambda: [(Forgetful(),)])
+    with plain_listener() as listener:
+        connection = Preconnection(None, remote(listener.getsockname()[1])).initiate(timeout=10)
+        clone = connection.clone(None, {"connPriority": 7}, timeout=10)
+        assert len(connection.grouped_connections()) == 2
+        clone.abort()
+        connection.abort()

@@ -210,8 +210,8 @@ def _race(
         assert learning is not None
         seconds = now() - since
         if result is not None:
-            learning.succeeded(node, seconds, result.transport)
             result.remember = partial(learning.measured, node, result.transport)
+            learning.succeeded(node, seconds, result.transport)
         elif seconds >= PATIENCE or not deadline.passed():
             learning.failed(node)
 

@@ -1528,7 +1528,10 @@ class Connection(ConnectionHandlers, FramerHost):
         established = self._established
         if established is not None and established.remember is not None and not self._lost:
             remember, established.remember = established.remember, None
-            remember()
+            try:
+                remember()
+            except Exception as error:  # a bug, of a plugin or a History: no reason not to end
+                self._runner.collect(error)
 
     def _close_transport(self) -> None:
         self._remember()
@@ -1752,7 +1755,7 @@ class Connection(ConnectionHandlers, FramerHost):
                 turns.queued(self, now())
         if self._established is not None and not self._lost:
             for plugin in self._established.candidate.stack:
-                with suppress(OSError):
+                with suppress(OSError, ValueError):
                     plugin.apply(self._transport, "_greentaps.unsentLimit", UNSENT_LIMIT)
 
     def _has_the_turn(self) -> bool:

@@ -308,6 +308,23 @@ class LocalEndpoint(Endpoint):
         self._turn = _nat_server(address, port, credentials)
         return self
 
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        state: Any = object.__getstate__(self)
+        for values in state if isinstance(state, tuple) else (state,):
+            for name, value in (values or {}).items():
+                setattr(made, name, value)
+        return made
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return copy.copy(self)  # nothing in it is ever changed
+
+    def __getstate__(self) -> Any:
+        """What a pickle has: all but the socket, which stays in its process."""
+        bare = copy.copy(self)
+        bare.held = None
+        return object.__getstate__(bare)
+
     def resolved_to(self, facts: Facts, held: Any) -> None:
         """For the rendezvous: what was found out, and the socket that it is about."""
         self._facts = facts

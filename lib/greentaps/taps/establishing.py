@@ -345,12 +345,17 @@ class Establishment:
         try:
             result = attempt_one(node.candidate, self._template, self._framers)
         except TransportError as error:
-            if self._learn is not None:
-                self._learn(node, begun, None)
+            self._teach(node, begun, None)
             return error
-        if self._learn is not None:
-            self._learn(node, begun, result)
+        self._teach(node, begun, result)
         return result
+
+    def _teach(self, node: Node, begun: float, result: Established | None) -> None:
+        if self._learn is not None:
+            try:
+                self._learn(node, begun, result)
+            except Exception as error:  # a bug, of a plugin or a History: it costs no Connection
+                get_runner().collect(error)
 
     def _attempt_and_tell(self, node: Node) -> None:
         try:

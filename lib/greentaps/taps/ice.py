@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
 from math import inf
@@ -96,7 +96,7 @@ class Credentials:
     """What the checks of one side are signed with: a name and a secret (RFC 8445 section 5.3)."""
 
     name: str
-    password: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +140,16 @@ def read_candidate(line: str) -> tuple[str, Address, Facts]:
     """Undo `write_candidate`; ``a=`` in front is taken, and unknown extensions are left out.
     Raises ValueError."""
     words = line.strip().removeprefix("a=").split()
+    shown = " ".join(words[:8])  # what comes behind may be a secret
     if len(line) > _LONGEST or len(words) < 8 or not words[0].startswith("candidate:"):
-        raise ValueError(f"not the line of a candidate: {line[:_LONGEST]!r}")
+        raise ValueError(f"not the line of a candidate: {shown[:_LONGEST]!r}")
     foundation, component, transport, priority, host, port, typ, kind = words[:8]
     foundation = foundation.removeprefix("candidate:")
     extra = dict(zip(words[8::2], words[9::2], strict=False))
     if not (1 <= len(foundation) <= 32 and set(foundation) <= _TOKEN):
         raise ValueError(f"not a foundation: {foundation!r}")
     if component != "1" or typ != "typ" or kind not in _TYPE_PREFERENCES or len(words) % 2:
-        raise ValueError(f"not a candidate of the first component: {line!r}")
+        raise ValueError(f"not a candidate of the first component: {shown!r}")
     if transport.lower() not in ("udp", "tcp"):
         raise ValueError(f"not a transport of candidates: {transport!r}")
     related = None
