@@ -7,8 +7,9 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
-from conftest import Certificates
+from conftest import Certificates, live_greenlets
 from gevent import socket as gsocket
 from greentaps import (
     CloneError,
@@ -16,6 +17,7 @@ from greentaps import (
     ConnectionError,  # noqa: A004 - RFC 9622's own name
     ConnectionState,
     EstablishmentError,
+    Framer,
     LengthPrefixFramer,
     Preconnection,
     Reason,
@@ -326,3 +328,36 @@ def test_close_group_tells_of_a_member_that_failed() -> None:
         assert isinstance(result, ConnectionError)
         assert result.reason is Reason.CONNECTION_ABORTED
         assert {member.state for member in members} == {ConnectionState.CLOSED}
+
+
+class Waiting(Framer):
+    """Is ready when the peer has spoken."""
+
+    def start(self, link: Any) -> None:
+        link.delay_ready()
+
+    def handle_received_data(self, link: Any) -> None:
+        link.make_connection_ready()
+
+
+@pytest.mark.parametrize("how", ["abort_group", "close_group", "kill"])
+def test_a_clone_that_is_waited_for_ends_with_its_group(how: str) -> None:
+    """The peer says nothing, and nobody has set a limit."""
+    with plain_listener() as listener:
+        connection = Preconnection(None, remote(listener.getsockname()[1])).initiate(10)
+        before = len(live_greenlets())
+        cloning = gevent.spawn(connection.clone, Waiting())
+        until(lambda: len(connection.grouped_connections()) == 2)
+        gevent.sleep(0.05)
+        clone = connection.grouped_connections()[1]
+        assert clone.state is ConnectionState.ESTABLISHING
+        if how == "kill":
+            cloning.kill()
+            until(lambda: connection.grouped_connections() == [connection])
+            connection.abort()
+        else:
+            getattr(connection, how)()
+            with pytest.raises(ConnectionError if how == "abort_group" else EstablishmentError):
+                cloning.get(timeout=5)
+        until(lambda: clone.state is ConnectionState.CLOSED)
+        until(lambda: len(live_greenlets()) <= before)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 from greentaps.errors import TransportError
 from greentaps.testing import RecordingProtocol, memory_pair, pattern, settle, wait_until
+from greentaps.transports.peek import Peek
 
 PAUSED: dict[str, Any] = {"connection_made": lambda protocol, transport: transport.pause_reading()}
 
@@ -114,3 +116,13 @@ def test_no_handles() -> None:
         one.write(b"x", object())
     one.close()
     wait_until(lambda: first.lost and second.lost, first, second)
+
+
+def test_nobody_can_look_at_what_it_will_read() -> None:
+    """It has no descriptor: an opportunistic listener turns such a client away, and goes on."""
+    one, two = memory_pair()
+    with pytest.raises(TransportError) as caught:
+        Peek(one, 1.0, lambda byte: None)
+    assert caught.value.errno == errno.ENOTCONN
+    one.abort()
+    two.abort()

@@ -347,6 +347,32 @@ class Connection(ConnectionHandlers, FramerHost):
             self._not_established(error)
             raise
 
+    def establish_apart(self, deadline: Deadline) -> None:
+        """For a clone: `establish`, in a greenlet of its own, since others know this Connection and
+        may end it meanwhile."""
+        failures: list[Exception] = []
+
+        def work() -> None:
+            try:
+                self.establish(deadline)
+            except Exception as error:
+                failures.append(error)
+
+        done: Parked[None] = Parked(self._runner)
+        greenlet = self._establisher = spawn(work)
+        greenlet.rawlink(lambda _: done.finish(None))
+        try:
+            done.wait()
+        finally:
+            self._establisher = None
+            greenlet.kill(block=False)
+        if failures:
+            raise failures[0]
+        if self._established is None:  # it was killed, by a close or an abort
+            if self._ending is not None:
+                raise self._end_error()
+            raise EstablishmentError("the Connection was closed meanwhile", Reason.CLOSED)
+
     def _find_transport(
         self, deadline: Deadline, additions: Additions | None = None
     ) -> Established:
@@ -1669,7 +1695,8 @@ class Connection(ConnectionHandlers, FramerHost):
         which is called as ``handler(connection)``; that is taken.
 
         Raises CloneError, which is also an event of this Connection, if no clone can be made;
-        EstablishmentError if it cannot be established; PropertyError for wrong properties.
+        EstablishmentError if it cannot be established, ConnectionError if the group is aborted
+        meanwhile; PropertyError for wrong properties.
         """
         deadline = Deadline(timeout)
         if connection_properties is not None and not isinstance(connection_properties, Mapping):
@@ -1701,7 +1728,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._group.append(clone)
         self._review_turns(self._group)
         if wait:
-            clone.establish(deadline)
+            clone.establish_apart(deadline)
         else:
             clone.establish_soon(deadline)
         return clone

@@ -6,6 +6,7 @@ started: nobody reads it meanwhile, and whoever starts it then gets the byte as 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -33,8 +34,10 @@ class Peek:
         self._told: Callable[[bytes | None], None] | None = told
         self._runner = get_runner()
         # A watcher of its own needs a descriptor of its own.
+        handle = transport.get_extra_info("handle")
+        if handle is None:
+            raise TransportError("a transport without a handle cannot be looked at", errno.ENOTCONN)
         try:
-            handle = transport.get_extra_info("handle")
             self._socket = socket.socket(fileno=os.dup(handle.fileno()))
         except pyuv.error.UVError as error:
             raise TransportError.from_errno(error.args[0], "peek") from error
