@@ -133,6 +133,17 @@ def test_two_host_candidates(kind: str, address: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_data_is_refused(kind: str) -> None:
+    """As by any Connection: 5 is not five bytes."""
+    one, other = both(*ends(kind))
+    with one, other:
+        for wrong in (5, [1, 2], "text", None):
+            with pytest.raises(TypeError):
+                one.send(wrong)  # type: ignore[arg-type]
+        say(one, other, b"this is")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.rfc("PC-06", "PC-05", "RZ-10", "CG-02")
 def test_what_is_resolved_is_told_and_used(kind: str) -> None:
     made = [Preconnection(local(0), None, properties(kind)) for _ in "ab"]

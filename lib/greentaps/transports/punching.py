@@ -23,7 +23,7 @@ import pyuv
 from ..errors import TransportError
 from ..hub import get_runner
 from . import options
-from .base import CLOSE_TIMEOUT
+from .base import CLOSE_TIMEOUT, as_bytes
 from .datagram import DatagramTransport
 from .flow import Flow, _bound, _opened, _OwnFlow
 from .handles import _opened as _opened_stream
@@ -513,7 +513,7 @@ class PunchedFlow(_OwnFlow):
         lower.start(_Sorting(self))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        super().write(self._route.outgoing(bytes(data)))
+        super().write(self._route.outgoing(bytes(as_bytes(data))))
 
     def largest(self) -> int:
         return super().largest() - self._route.overhead
