@@ -298,6 +298,48 @@ def test_wishes_about_paths(
     assert ways(wishing(**wishes)) == expected
 
 
+NAMES = st.sampled_from(["eth0", "wlan0", "tun0", "no0", *InterfaceType])
+PAIRS = st.lists(st.tuples(st.sampled_from(LEVELS), NAMES), max_size=4)
+
+
+@pytest.mark.rfc("MU-11", "P-11", "BR-01", "BR-02", "CG-01")
+@given(st.lists(offers, min_size=1, max_size=3), wishes, PAIRS, st.lists(NAMES, max_size=2))
+def test_every_leaf_of_any_tree_respects_require_prohibit_and_the_policy(
+    offered: list[dict[str, Any]],
+    wished: dict[str, Preference],
+    about: list[tuple[Preference, Any]],
+    forbidden: list[Any],
+) -> None:
+    properties = properties_of(wished).set("interface", about)
+    policy = SystemPolicy(prohibited_interfaces=forbidden)
+    among = stacks([made(f"p{number}", **one) for number, one in enumerate(offered)])
+    root = tree(
+        choose_ways(ANYWHERE, properties, policy, MACHINE),
+        lambda way: judge_stacks(properties, among, secured=False, policy=policy),
+        [remote("192.0.2.1"), remote("2001:db8::1")],
+    )
+    kinds = {one.interface: {one.interface, one.type} for one in MACHINE.paths}
+    strict = [one for one in about if one[0] in (Preference.REQUIRE, Preference.PROHIBIT)]
+    for leaf in leaves(root):
+        assert leaf.candidate is not None
+        if leaf.candidate.interface is None:
+            assert not strict
+            assert not forbidden
+        else:
+            fits = kinds[leaf.candidate.interface]
+            assert not fits & set(forbidden)
+            for level, what in strict:
+                assert (what in fits) is (level is Preference.REQUIRE)
+        for name, level in wished.items():
+            found = offer(leaf.candidate.stack, name)
+            assert not (level is Preference.REQUIRE and found is NEVER)
+            assert not (level is Preference.PROHIBIT and found is ALWAYS)
+    # And whatever was left out says why.
+    for node in root.walk():
+        if node.branch is not None and not leaves(node) and not node.cut and node is not root:
+            assert all(child.cut for child in node.children)
+
+
 def test_each_path_that_is_cut_says_why() -> None:
     down = path("eth1", up=False)
     found = choose_ways(
