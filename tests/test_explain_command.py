@@ -6,8 +6,10 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from conftest import Certificates
+from greentaps import Preconnection, SecurityParameters
 from greentaps.cli import main
-from taps.helpers import HERE, free_port, plain_listener
+from taps.helpers import HERE, free_port, local, plain_listener
 
 
 def explain(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -53,6 +55,38 @@ def test_the_race(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "won after" in out
     assert "=" in out.splitlines()[-1] or ">" in out.splitlines()[-1]
     ET.parse(picture)
+
+
+def test_whom_to_trust(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, certificates: Certificates
+) -> None:
+    security = SecurityParameters().add_identity(certificates.server, role="server")
+    with Preconnection(local(), None, None, security).listen() as listener:
+        port = str(listener.local_endpoints[0].port)
+        trust = str(certificates.ca)
+        status, out, err = explain(capsys, HERE, port, "--race", "--trust", trust)
+        assert (status, err) == (0, "")
+        assert out.startswith(f"1 {HERE}:{port}  (asked for: security)\n")
+        status, _, err = explain(capsys, HERE, port, "--race", "--secure")
+        assert status == 1
+        assert "not acceptable" in err
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("nothing of that kind")
+    status, _, err = explain(capsys, HERE, "1", "--trust", str(wrong))
+    assert status == 2
+    assert err.startswith("greentaps explain: ")
+
+
+def test_a_picture_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    picture = str(tmp_path / "no" / "race.svg")
+    with plain_listener() as listener:
+        port = str(listener.getsockname()[1])
+        status, out, err = explain(capsys, HERE, port, "--race", "--svg", picture)
+    assert status == 2
+    assert "won after" in out
+    assert picture in err
 
 
 def test_a_race_that_nobody_wins(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,9 @@ def _add_explain(commands: Any) -> None:
         help="a transport property: keepAlive=prefer, interface=require:eth0, connTimeout=10",
     )
     explain.add_argument("--secure", action="store_true", help="ask for security (TLS)")
+    explain.add_argument(
+        "--trust", type=_file, metavar="PEM", help="ask for it, and trust whom this file names"
+    )
     explain.add_argument("--race", action="store_true", help="run the race, and draw its time line")
     explain.add_argument("--svg", type=Path, metavar="FILE", help="with --race: draw it there too")
     explain.add_argument(
@@ -197,12 +200,13 @@ def _explain(options: argparse.Namespace) -> int:
         properties = TransportProperties()
         for name, value in options.properties:
             properties.set(name, _value(value))
-    except (GreentapsError, LookupError, TypeError, ValueError) as error:
+        security = SecurityParameters() if options.secure or options.trust else None
+        if security is not None and options.trust is not None:
+            security.add_trust_ca(options.trust)
+    except (GreentapsError, LookupError, OSError, TypeError, ValueError) as error:
         print(f"greentaps explain: {error}", file=sys.stderr)
         return 2
-    preconnection = Preconnection(
-        None, remote, properties, SecurityParameters() if options.secure else None
-    )
+    preconnection = Preconnection(None, remote, properties, security)
     try:
         if options.race:
             return _race(preconnection, options)
@@ -227,7 +231,11 @@ def _race(preconnection: Preconnection, options: argparse.Namespace) -> int:
         connection.abort()
     print(story.text(), story.timeline(), sep="\n\n")
     if options.svg is not None:
-        options.svg.write_text(story.svg(), encoding="utf-8")
+        try:
+            options.svg.write_text(story.svg(), encoding="utf-8")
+        except OSError as error:
+            print(f"greentaps explain: {error}", file=sys.stderr)
+            return 2
     if failure is not None:
         print(f"greentaps explain: {failure}", file=sys.stderr)
     return 1 if failure is not None else 0

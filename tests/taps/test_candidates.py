@@ -369,7 +369,7 @@ def test_a_policy_has_its_say_about_paths() -> None:
     assert ways(wishing(interface=[("require", "wlan0")]), both) == []
 
 
-@pytest.mark.rfc("BR-07", "BR-05", "CA-06")
+@pytest.mark.rfc("BR-07", "BR-05", "CA-06", "SH-15")
 def test_what_the_application_will_do_ranks_paths() -> None:
     """By what was measured, only among paths that are otherwise equal."""
     times = {"net-eth0": 0.2, "net-wlan0": 0.01, "net-tun0": 0.05}
