@@ -18,7 +18,7 @@ from greentaps import (
 from greentaps.plugins import find
 from greentaps.taps.candidates import Branch, Candidate, Node
 from greentaps.taps.racing import Race
-from taps.helpers import HERE, blackhole, free_port, local, plain_listener, remote
+from taps.helpers import HERE, blackhole, free_port, in_greenlet, local, plain_listener, remote
 
 
 def raced() -> Explanation:
@@ -255,3 +255,36 @@ def test_opportunistic_security_is_explained_as_it_is_tried() -> None:
     text = Preconnection(None, remote(1), None, security).explain().text()
     assert "1.1.1 tls/tcp" in text
     assert "1.1.2 tcp  (only when all before have failed)" in text
+
+
+@pytest.mark.rfc("SR-02", "A-02")
+def test_what_came_of_security_is_told_where_it_was_opportunistic() -> None:
+    security = SecurityParameters.opportunistic()
+    with plain_listener() as listener:
+        port = listener.getsockname()[1]
+
+        def serve() -> None:
+            with listener.accept()[0]:
+                pass  # it does not speak TLS
+            with listener.accept()[0] as peer:
+                assert peer.recv(1) == b""
+
+        serving = in_greenlet(serve)
+        connection = Preconnection(None, remote(port), None, security).initiate(timeout=10)
+        story = connection.history
+        assert story is not None
+        assert story.earlier is not None
+        assert story.earlier.earlier is None
+        assert [one.fate for one in story.earlier.attempts] == ["failed"]
+        assert [one.fate for one in story.attempts] == ["won"]
+        assert 0 < story.earlier.attempts[0].started < story.attempts[0].started
+        text, line = story.text(), story.timeline()
+        assert text.index("tls/tcp") < text.index("failed after") < text.index("won after")
+        assert line.index(f"tls/tcp to {HERE}:{port}: failed") < line.index("won after")
+        connection.close()
+        assert serving.get() is None
+    with pytest.raises(EstablishmentError) as caught:
+        Preconnection(None, remote(free_port()), None, security).initiate(timeout=10)
+    earlier = caught.value.history.earlier
+    assert [one.fate for one in earlier.attempts] == ["failed"]
+    assert pickle.loads(pickle.dumps(caught.value)).history.earlier.text() == earlier.text()

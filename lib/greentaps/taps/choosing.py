@@ -86,13 +86,17 @@ def _establish_opportunistically(
     try:
         return _race(setup, True, begun, first, additions)
     except EstablishmentError as error:
-        attempts = error.attempts
+        attempts, earlier = error.attempts, error.history
     try:
-        return _race(setup, False, begun, deadline, additions)
+        established = _race(setup, False, begun, deadline, additions)
     except EstablishmentError as error:
         made = EstablishmentError(error.message, error.reason, (*attempts, *error.attempts))
         made.history = error.history
+        if made.history is not None:
+            made.history.earlier = earlier
         raise made from error
+    established.history.earlier = earlier
+    return established
 
 
 def explain(setup: Setup, deadline: Deadline, *, names: bool) -> Explanation:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -61,6 +61,9 @@ class Explanation:
         self._remotes = remotes
         self._properties = properties
         self._security = security
+        self.earlier: Explanation | None = None
+        """That of the race which was lost before this one began: the one with TLS, where security
+        is opportunistic and this one is without; else None."""
 
     @property
     def tree(self) -> Node:
@@ -149,8 +152,14 @@ class Explanation:
 
     def text(self) -> str:
         """The tree, drawn with lines: first the peer and what was asked for, then for each node its
-        number, what it is, the reasons for its place or why it was cut, and what became of it."""
+        number, what it is, the reasons for its place or why it was cut, and what became of it.
+        What was earlier comes first."""
         fates = dict(self.fates()) if self._story is not None else {}
+        if self.earlier is not None:
+            return f"{self.earlier.text()}\n\n{self._own_text(fates)}"
+        return self._own_text(fates)
+
+    def _own_text(self, fates: Mapping[Node, str]) -> str:
         asked = self.asked
         first = f"{self._root.number} {self.peer}".rstrip()
         lines = [f"{first}  (asked for: {', '.join(asked)})" if asked else first]
@@ -168,6 +177,11 @@ class Explanation:
 
     def timeline(self) -> str:
         """The race as text: one line for each attempt, from its begin to its end."""
+        if self.earlier is not None:
+            return f"{self.earlier.timeline()}\n\n{self._own_timeline()}"
+        return self._own_timeline()
+
+    def _own_timeline(self) -> str:
         attempts = self.attempts
         if not attempts:
             return "nothing was attempted"
