@@ -390,6 +390,31 @@ def test_what_a_connection_leaves_behind(scene: Scene) -> None:
     server.result()
 
 
+def marked(name: str, profile: str) -> None:
+    remote = taps.RemoteEndpoint().with_ip_address(name).with_port(PORT)
+    properties = taps.TransportProperties().set("connCapacityProfile", profile)
+    taps.Preconnection(None, remote, properties).initiate(timeout=30).abort()
+
+
+@pytest.mark.rfc("P-24", "CP-02", "SO-05")
+@pytest.mark.parametrize(("address", "ip"), [(V4[0], "ip"), (V6[0], "ip6")])
+def test_the_first_packet_has_the_mark_of_the_profile(scene: Scene, address: str, ip: str) -> None:
+    scene.server.nft(
+        "table inet marks { chain in { type filter hook input priority filter; "
+        f"{ip} dscp 1 tcp flags & (syn | ack) == syn counter; }}\n}}"
+    )
+    scene.serve(address)
+
+    def seen() -> int:
+        words = scene.server.run("nft", "list", "table", "inet", "marks").split()
+        return int(words[words.index("packets") + 1])
+
+    scene.client.call(marked, address, "Default")
+    assert seen() == 0
+    scene.client.call(marked, address, "Scavenger")
+    assert seen() == 1
+
+
 # -- Two paths to one server --
 
 
