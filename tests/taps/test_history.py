@@ -146,7 +146,7 @@ def test_old_values_weigh_less_in_the_average() -> None:
     assert after(0) < after(HALF_LIFE[RTT]) < after(3 * HALF_LIFE[RTT]) < 0.2
 
 
-@pytest.mark.rfc("BR-07", "BR-08")
+@pytest.mark.rfc("CA-05")
 def test_throughput_is_the_most_that_was_seen_lately() -> None:
     history = History()
     assert history.throughput("home", now=0) is None
