@@ -158,8 +158,6 @@ MISSING: dict[str, str] = {
     "ZR-03": EARLY,
     "ZR-04": EARLY,
     "ZR-05": EARLY,
-    "MG-02": "plugins are told of a change top first, but none of these protocols has a way of its "
-    "own that would replace what the one below does",
     "PP-01": "a Connection has one transport, and is never spread over several",
     "PP-02": "a Connection has one transport, and is never spread over several",
     "PX-02": "needs a protocol that migrates: none of these changes its path",

@@ -305,6 +305,42 @@ def test_a_change_is_told_to_the_whole_stack(
         assert server.receive(1, timeout=10).data == b"x"
 
 
+@pytest.mark.rfc("MG-02")
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_protocol_on_top_can_keep_a_change_from_those_below(
+    when: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if TLS had keep-alives of its own: TCP sends none then."""
+    seen_to: list[tuple[str, Any]] = []
+
+    def apply(self: Any, transport: Any, name: str, value: Any) -> bool:
+        if name == "keepAliveTimeout":
+            seen_to.append((name, value))
+        return name == "keepAliveTimeout"
+
+    monkeypatch.setattr(Tls, "apply", apply)
+    wish = TransportProperties().require("keepAlive").set("connTimeout", 600)
+    server = SecurityParameters().add_identity(certificates.server, role="server")
+    client = SecurityParameters().add_trust_ca(certificates.ca)
+    with Preconnection(local(), None, None, server).listen() as listener:
+        made = Preconnection(None, remote(port_of(listener)), wish, client)
+        connection = made.initiate(timeout=20, wait=False)
+        if when == "before":  # the stack is there
+            connection.set_property("keepAliveTimeout", 77)
+            connection.set_property("connTimeout", 500)
+        until(lambda: connection.state is ConnectionState.ESTABLISHED)
+        if when == "after":
+            connection.set_property("keepAliveTimeout", 77)
+            connection.set_property("connTimeout", 500)
+        assert ("keepAliveTimeout", 77) in seen_to
+        handle = connection.transport.get_extra_info("handle")
+        with socket.socket(fileno=socket.dup(handle.fileno())) as here:
+            assert here.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) != 77
+            assert here.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 500_000
+        listener.accept(timeout=10).abort()
+        connection.abort()
+
+
 @pytest.mark.rfc("FM-14", "P-16", "P-33", "P-34", "P-36", "P-37")
 @pytest.mark.parametrize("properties", [TransportProperties, datagrams], ids=["tcp", "udp"])
 @pytest.mark.parametrize(

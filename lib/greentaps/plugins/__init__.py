@@ -154,10 +154,12 @@ class Plugin:
         """Raise ValueError or OSError, before anything is opened, if what *attempt* asks for can
         never work."""
 
-    def apply(self, transport: Any, name: str, value: Any) -> None:
+    def apply(self, transport: Any, name: str, value: Any) -> bool | None:
         """A Connection Property of the live *transport*, the top of the stack, is to have a new
-        value, which is plain as in `Attempt.options`.  Raises OSError or ValueError if that is
-        impossible here: the old value stays."""
+        value, which is plain as in `Attempt.options`.  The plugin on top is asked first.  Returns
+        True if it has been seen to in a way of its own, and the plugins below are not to hear of it
+        (RFC 9623 section 7).  Raises OSError or ValueError if that is impossible here: the old
+        value stays."""
 
     def warning(self, transport: Any) -> str | None:
         """What a SoftError should say about the live *transport* now; None if all is well.  Asked

@@ -1935,7 +1935,8 @@ class Connection(ConnectionHandlers, FramerHost):
         assert self._established is not None
         for plugin in self._established.candidate.stack:
             try:
-                plugin.apply(self._transport, name, plain(value))
+                if plugin.apply(self._transport, name, plain(value)):
+                    return
             except (OSError, ValueError):
                 continue
 
@@ -1954,10 +1955,11 @@ class Connection(ConnectionHandlers, FramerHost):
                 late = new["keepAliveTimeout"] > new["connTimeout"]
                 changes = [change for change in changes if change[0] != "keepAliveTimeout"]
                 changes.append(("keepAliveTimeout", DISABLED if late else new["keepAliveTimeout"]))
-        for plugin in self._established.candidate.stack:
-            for each, now_is in changes:
+        for each, now_is in changes:
+            for plugin in self._established.candidate.stack:
                 try:
-                    plugin.apply(self._transport, each, plain(now_is))
+                    if plugin.apply(self._transport, each, plain(now_is)):
+                        break
                 except OSError:
                     if not self._transport.is_closing():  # else there is nothing to apply it to
                         raise
