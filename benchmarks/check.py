@@ -3,11 +3,11 @@
     python -m benchmarks.check [--record] [--only PATH ...]
 
 Times drift with the machine and with whoever else uses it; the number of instructions that the
-server executes for one request hardly does.  So this is how to see whether a change has made
-a hot path longer or shorter.  It is not the whole truth: an instruction that misses the cache
-costs many, and what the kernel does is not counted at all.
+server executes for one request, or whoever connects for one connection, hardly does.  So this is
+how to see whether a change has made a hot path longer or shorter.  It is not the whole truth: an
+instruction that misses the cache costs many, and what the kernel does is not counted at all.
 
-Each server runs under ``valgrind --tool=callgrind``.  Counts can only be compared with the same
+Each of these runs under ``valgrind --tool=callgrind``.  Counts can only be compared with the same
 Python and the same libraries: recorded.json has one set for each such combination.
 """
 
@@ -66,6 +66,8 @@ PATHS = (
     _path(
         "accept, echo, close", "connection", 100, 400, mode="connect", size=64, unit="connection"
     ),
+    _path("initiate, close", "initiate", 100, 400, shape="initiate", unit="connection"),
+    _path("connect, close", "client", 100, 400, shape="initiate", unit="connection"),
 )
 
 
@@ -142,34 +144,39 @@ def count(path: HotPath, workshop: Workshop) -> int:
         old.unlink()
     wrapper = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}"]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    server = replace(workshop, wrapper=wrapper, environment=environment).server(
-        who, path.question.role, path.question.tls
+    counting = replace(workshop, wrapper=wrapper, environment=environment)
+    initiates = path.question.shape == "initiate"
+    server = (workshop if initiates else counting).server(
+        contender("c") if initiates else who, path.question.role, path.question.tls
     )
-    load = None
+    driver = None
     try:
         port = int(server.hear(STARTED))
-        load = workshop.load(path.question, who, port)
-        if path.question.mode != "connect":
-            _drive(load, f"open {CONNECTIONS}")
-        _drive(load, f"run {path.warm} {CONNECTIONS}")
-        _control(server, "--zero")
-        _drive(load, f"run {path.count} {CONNECTIONS}")
-        _control(server, "--dump")
+        if initiates:
+            driver = counted = counting.initiator(who, port, STARTED)
+        else:
+            driver, counted = workshop.load(path.question, who, port), server
+            if path.question.mode != "connect":
+                _drive(driver, f"open {CONNECTIONS}")
+        _drive(driver, f"run {path.warm} {CONNECTIONS}")
+        _control(counted, "--zero")
+        _drive(driver, f"run {path.count} {CONNECTIONS}")
+        _control(counted, "--dump")
         return round(total(_dumped(out)) / path.count)
     finally:
-        if load is not None:
-            load.close()
+        if driver is not None:
+            driver.close()
         server.close()
 
 
-def _drive(load: Program, line: str) -> None:
-    load.tell(line)
-    load.hear(STARTED)
+def _drive(driver: Program, line: str) -> None:
+    driver.tell(line)
+    driver.hear(STARTED)
 
 
-def _control(server: Program, what: str) -> None:
+def _control(counted: Program, what: str) -> None:
     done = subprocess.run(
-        ["callgrind_control", what, str(server.pid)], capture_output=True, text=True, check=False
+        ["callgrind_control", what, str(counted.pid)], capture_output=True, text=True, check=False
     )
     if done.returncode or "Error" in done.stdout + done.stderr:
         raise ProgramError(f"callgrind_control {what}: {done.stdout}{done.stderr}".strip())

@@ -195,13 +195,17 @@ class Workshop:
         command = [str(self.directory / "load"), *words, question.mode, HOST, str(port)]
         return Program(command, cores=DRIVER_CORES)
 
-    def initiator(self, who: Contender, port: int) -> Program:
+    def initiator(self, who: Contender, port: int, patience: float = PATIENCE) -> Program:
         words = [who.words[0], HOST, str(port)]
         if who.words[1:]:
             words = [*who.words, str(self.certificate)]
-        command = [self.python, str(HERE / "initiators.py"), *words]
-        made = Program(command, cores=DRIVER_CORES)
-        made.hear()
+        command = [*self.wrapper, self.python, str(HERE / "initiators.py"), *words]
+        made = Program(command, self.environment, DRIVER_CORES)
+        try:
+            made.hear(patience)
+        except BaseException:
+            made.close()
+            raise
         return made
 
 

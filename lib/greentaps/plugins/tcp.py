@@ -69,7 +69,9 @@ class Tcp(Plugin):
             attempt.remote,
             attempt.deadline,
             local=attempt.local,
-            prepare=lambda handle: _configure(handle, attempt, local=False),
+            prepare=None
+            if _is_plain(attempt)
+            else lambda handle: _configure(handle, attempt, local=False),
         )
         return Transport(handle, attempt.hostname)
 
@@ -148,6 +150,17 @@ def _configure(handle: Any, attempt: Attempt, *, local: bool) -> None:
 
 # What `_configure_tcp` looks at.
 _CONFIGURED = frozenset(("connCapacityProfile", "connTimeout", "keepAlive", "keepAliveTimeout"))
+
+
+def _is_plain(attempt: Attempt) -> bool:
+    """Whether `_configure` would find nothing to do for a new socket to connect."""
+    return (
+        attempt.interface is None
+        and attempt.hop_limit is None
+        and ":" not in attempt.remote[0]
+        and _CONFIGURED.isdisjoint(attempt.options)
+        and "useTemporaryLocalAddress" not in attempt.options
+    )
 
 
 def _configure_tcp(handle: Any, wanted: Mapping[str, Any]) -> None:

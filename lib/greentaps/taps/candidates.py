@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import EstablishmentError, Reason, show_address
@@ -432,9 +433,10 @@ def judge_stacks(
     kept: list[Verdict] = []
     cut: list[Verdict] = []
     for stack in among:
-        names = [plugin.name for plugin in stack]
+        names: list[str] = []
         reason = _reason_against(stack, wishes, secured, replayable)
         if reason is None:
+            names += [plugin.name for plugin in stack]
             reason = policy.against_stack(names)
         if reason is not None:
             cut.append(Verdict(stack, reason, (), ()))
@@ -461,11 +463,11 @@ def _reason_against(
     stack: Stack, wishes: Sequence[tuple[str, Preference, bool]], secured: bool, replayable: bool
 ) -> str | None:
     """Prohibit and Require cut (RFC 9623 section 4.1.3)."""
-    if sum(plugin.secure for plugin in stack) != secured:
+    if _layers_of_security(stack) != secured:
         return "adds no security" if secured else "adds security that was not asked for"
-    missing = next((plugin for plugin in stack if not plugin.available()), None)
-    if missing is not None:
-        return f"this machine has no {missing.name}"
+    for plugin in stack:
+        if not plugin.available():
+            return f"this machine has no {plugin.name}"
     if not replayable and duplicates(stack):
         return "may deliver a Message twice, and safelyReplayable is not set"
     for name, level, _ in wishes:
@@ -497,6 +499,11 @@ def _merits(
         why.append("has worked here before" if past > 0 else "has failed here before")
     (prefer, avoid), (usual, unusual) = hits[True], hits[False]
     return (-prefer, avoid, place, -past, -usual, unusual), tuple(why)
+
+
+@lru_cache(maxsize=256)
+def _layers_of_security(stack: Stack) -> int:
+    return sum(plugin.secure for plugin in stack)
 
 
 def _security(stack: Stack) -> tuple[str, ...]:

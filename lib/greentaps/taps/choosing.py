@@ -106,9 +106,11 @@ def explain(setup: Setup, deadline: Deadline, *, names: bool) -> Explanation:
     kinds = [setup.security is not None]
     if setup.security is not None and setup.security.is_opportunistic:
         kinds = [True, False]
-    root = grow(setup, deadline, kinds)
+    policy = get_system_policy()
+    learning = _learning(setup, policy)
+    root = grow(setup, deadline, kinds, policy, learning)
     if names:
-        _look_up_all(setup, root, deadline)
+        _look_up_all(setup, root, learning, deadline)
     return _explanation(setup, root)
 
 
@@ -127,16 +129,23 @@ def _explanation(
     )
 
 
-def grow(setup: Setup, deadline: Deadline, kinds: Sequence[bool]) -> Node:
+def grow(
+    setup: Setup,
+    deadline: Deadline,
+    kinds: Sequence[bool],
+    policy: SystemPolicy,
+    learning: Learning | None,
+) -> Node:
     """The tree of all candidates, where names are still to be resolved (RFC 9623 section 4.2).
 
     *kinds* are whether stacks must bring security, or must not; of several, those that come later
     are for when the earlier ones have failed.  A switchpoint where a Local Endpoint has a name.
     Raises EstablishmentError.
     """
-    setup.check()
-    policy = get_system_policy()
-    learning = _learning(setup, policy)
+    if setup.local_endpoints:
+        setup.check()  # before the names of these are looked up
+    else:
+        setup.check_wishes()  # the ways are looked at below
     ends = [
         (local, _local_addresses(local, deadline)) for local in setup.local_endpoints or (None,)
     ]
@@ -203,9 +212,9 @@ def _local_addresses(local: LocalEndpoint | None, deadline: Deadline) -> tuple[A
 def _race(
     setup: Setup, secured: bool, begun: float, deadline: Deadline, additions: Additions | None
 ) -> Established:
-    root = grow(setup, deadline, [secured])
     policy = get_system_policy()
     learning = _learning(setup, policy)
+    root = grow(setup, deadline, [secured], policy, learning)
 
     def delay(parent: Node, child: Node) -> float:
         return policy.delay(parent.branch, None if learning is None else learning.expected(child))
@@ -232,7 +241,8 @@ def _race(
     )
 
     def join(ends: dict[str, Any]) -> None:
-        running.join(graft(root, grow(replace(setup, **ends), deadline, [secured])))
+        more = grow(replace(setup, **ends), deadline, [secured], policy, learning)
+        running.join(graft(root, more))
 
     try:
         with nullcontext() if additions is None else additions.going_to(join):
@@ -245,9 +255,9 @@ def _race(
     return established
 
 
-def _look_up_all(setup: Setup, root: Node, deadline: Deadline) -> None:
+def _look_up_all(setup: Setup, root: Node, learning: Learning | None, deadline: Deadline) -> None:
     """Look up every name of a tree that may be tried.  A switchpoint."""
-    look_ups = _LookUps(setup, _learning(setup, get_system_policy()), deadline)
+    look_ups = _LookUps(setup, learning, deadline)
     open_ = [node for node in root.walk() if node.unresolved]
     waiting = Parked[None](get_runner())
     listening: list[_Listening] = []

@@ -34,6 +34,7 @@ class Endpoint:
         "_hostname",
         "_interface",
         "_ip_address",
+        "_ip_text",
         "_port",
         "_protocol",
         "_service",
@@ -42,6 +43,7 @@ class Endpoint:
     def __init__(self) -> None:
         self._hostname: str | None = None
         self._ip_address: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
+        self._ip_text: str | None = None
         self._interface: str | None = None
         self._port: int | None = None
         self._service: str | None = None
@@ -101,6 +103,7 @@ class Endpoint:
                 raise ValueError(f"an IPv4 address has no zone: {address!r}%{scope}")
             self.with_interface(scope)
         self._ip_address = found
+        self._ip_text = str(found)
         return self
 
     with_address = with_ip_address  # its name in older systems
@@ -208,8 +211,10 @@ class Endpoint:
         if address is None:
             return None
         # Only there the address alone does not say which host is meant (RFC 4007 section 6).
-        scoped = address.version == 6 and (address.is_link_local or address.is_multicast)
-        return f"{address}%{self._interface}" if scoped and self._interface else str(address)
+        if self._interface and address.version == 6:
+            if address.is_link_local or address.is_multicast:
+                return f"{address}%{self._interface}"
+        return self._ip_text
 
     @property
     def interface(self) -> str | None:
@@ -370,6 +375,22 @@ class RemoteEndpoint(Endpoint):
     """The peer's end (RFC 9622 section 6.1)."""
 
     __slots__ = ()
+
+    def copy(self) -> Self:
+        if type(self) is not RemoteEndpoint:
+            return super().copy()
+        # Each Connection has copies of its own, and the general way takes five times as long.
+        made = type(self).__new__(type(self))
+        made._hostname = self._hostname
+        made._ip_address = self._ip_address
+        made._ip_text = self._ip_text
+        made._interface = self._interface
+        made._port = self._port
+        made._service = self._service
+        made._protocol = self._protocol
+        made._hop_limit = self._hop_limit
+        made._facts = self._facts
+        return made
 
 
 def endpoints_of(given: Any, kind: type[E]) -> list[E]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
@@ -192,13 +191,16 @@ def attempt_one(
 
     Raises TransportError, with nothing left open.
     """
-    attempt = replace(
-        template,
-        remote=candidate.remote,
-        local=candidate.local,
-        hostname=candidate.hostname,
-        interface=candidate.interface,
-        hop_limit=candidate.hop_limit,
+    attempt = Attempt(
+        candidate.remote,
+        candidate.local,
+        candidate.hostname,
+        template.options,
+        template.security,
+        template.deadline,
+        template.admit,
+        candidate.interface,
+        candidate.hop_limit,
     )
     monitoring.attempt_began(candidate)
     started = begun = now()

@@ -107,7 +107,10 @@ class Explanation:
     @property
     def preparation(self) -> float:
         """How many seconds went by until the first attempt began."""
-        return next((one.started for one in self.attempts), 0.0)
+        for moment in self._story or ():
+            if moment.what == "begun" and moment.node.candidate is not None:
+                return moment.time - self._begun
+        return 0.0
 
     def fates(self) -> list[tuple[Node, str]]:
         """Each leaf, and each node that was cut, with what became of it in words."""

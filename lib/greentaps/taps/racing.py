@@ -259,7 +259,9 @@ class Race:
 
     def _mode(self, node: Node) -> RaceMode:
         branch = node.branch
-        return RaceMode.STAGGERED if branch is None else self._modes.get(branch, RaceMode.STAGGERED)
+        if branch is None or not self._modes:
+            return RaceMode.STAGGERED
+        return self._modes.get(branch, RaceMode.STAGGERED)
 
     def _begin(self, node: Node, now: float, orders: list[Order]) -> None:
         if node.branch is None:

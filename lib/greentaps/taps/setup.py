@@ -7,10 +7,9 @@ and a clone of it is established from the same one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..errors import EstablishmentError, Reason
 from ..framers import Framer
@@ -36,6 +35,7 @@ from .properties import (
     MESSAGE_DEFAULTS,
     PREFER,
     REQUIRE,
+    UNLIMITED,
     CapacityProfile,
     ConnectionProperties,
     Group,
@@ -54,6 +54,23 @@ __all__ = ["SPECIAL_MESSAGES", "Setup", "plain"]
 SPECIAL_MESSAGES = frozenset(MESSAGE_DEFAULTS) - {"safelyReplayable", "msgChecksumLen"}
 
 
+T = TypeVar("T")
+
+
+class _Once(Generic[T]):
+    """A property that is found out when it is asked for first; as functools' in newer Pythons,
+    which takes no lock."""
+
+    def __init__(self, find: Callable[[Any], T]) -> None:
+        self.__doc__ = find.__doc__
+        self._find = find
+        self._name = find.__name__
+
+    def __get__(self, one: Any, kind: Any = None) -> T:
+        found = one.__dict__[self._name] = self._find(one)
+        return found
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a Connection or a Listener is made of.  *security* is None where none is added."""
@@ -69,28 +86,33 @@ class Setup:
 
     # What each Connection asks at its beginning, found out once for all that a Listener makes:
 
-    @cached_property
+    @_Once
     def direction(self) -> Any:
         """The property of this name."""
         return self.properties.get("direction")
 
-    @cached_property
+    @_Once
     def special_messages(self) -> bool:
         """Whether a Message without a context is not just data, because of what the application
         has set for all Messages."""
         return not SPECIAL_MESSAGES.isdisjoint(self.properties.explicit())
 
-    @cached_property
+    @_Once
     def receive_ecn(self) -> bool:
         """Whether the ECN field of received datagrams is asked for."""
         return bool(self.properties.get("_greentaps.receiveEcn"))
 
-    @cached_property
+    @_Once
     def limits(self) -> tuple[Any, Any, bool]:
         """The properties maxSendRate and maxRecvRate, and whether soft errors are wanted."""
         get = self.properties.get
         soft = get("softErrorNotify") in (REQUIRE, PREFER)
         return (get("maxSendRate"), get("maxRecvRate"), soft)
+
+    @_Once
+    def unlimited(self) -> bool:
+        """Whether nothing of `limits` needs any doing."""
+        return self.limits == (UNLIMITED, UNLIMITED, False)
 
     def choose(self, *, server_side: bool) -> list[Stack]:
         """The stacks to try, best first.  Fails, before anything is opened, if there is none that
@@ -132,6 +154,11 @@ class Setup:
     def check(self) -> None:
         """Whether the Endpoints and the properties fit the role, each other and this machine: what
         can be said before anything is opened.  Raises EstablishmentError."""
+        self.check_wishes()
+        self.ways([(local, ()) for local in self.local_endpoints or (None,)], get_system_policy())
+
+    def check_wishes(self) -> None:
+        """`check`, without a look at the ways out.  Raises EstablishmentError."""
         if self.role is Role.INITIATE and not self.remote_endpoints:
             raise EstablishmentError(
                 "Initiate needs a Remote Endpoint", Reason.INVALID_CONFIGURATION
@@ -150,7 +177,6 @@ class Setup:
                     Reason.INVALID_CONFIGURATION,
                 )
         check_properties(self.properties)
-        self.ways([(local, ()) for local in self.local_endpoints or (None,)], get_system_policy())
 
     def _usable(self, server_side: bool, policy: SystemPolicy, *, secured: bool) -> list[Stack]:
         verdicts = self.judge(server_side, policy, secured=secured)
@@ -190,8 +216,12 @@ class Setup:
 
     def attempt(self, deadline: Deadline, admit: Callable[[Any], bool] | None = None) -> Attempt:
         """What plugins are told, but for the addresses."""
-        wanted = {name: plain(value) for name, value in self.properties.explicit().items()}
-        return Attempt(options=wanted, security=self.security, deadline=deadline, admit=admit)
+        return Attempt(options=self.options, security=self.security, deadline=deadline, admit=admit)
+
+    @_Once
+    def options(self) -> Mapping[str, Any]:
+        """What the application has set, as plugins get it."""
+        return {name: plain(value) for name, value in self.properties.explicit().items()}
 
     def establish(self, deadline: Deadline, additions: Additions | None = None) -> Established:
         """Resolve, gather and race.  A switchpoint.  Raises EstablishmentError."""
@@ -203,7 +233,7 @@ class Setup:
         ways = self.ways([(end, ())], get_system_policy())
         return [way.interface for way in ways if way.cut is None]
 
-    @property
+    @_Once
     def temporary(self) -> Preference | None:
         """What the application itself has said of temporary addresses."""
         level = self.properties.explicit().get("useTemporaryLocalAddress")

@@ -203,9 +203,10 @@ class TransportProperties:
         without a role they have the defaults of Initiate.  Raises PropertyTypeError or
         PropertyValueError.
         """
-        made = self.copy()
-        made._role = Role.of(role, "role")
-        made._all = {**_DEFAULTS[made._role], **self._values}
+        made = TransportProperties.__new__(TransportProperties)
+        made._role = role = Role.of(role, "role")
+        made._values = dict(self._values)
+        made._all = {**_DEFAULTS[role], **self._values}
         return made
 
     @property
@@ -227,9 +228,13 @@ class TransportProperties:
         """(name, value) of every property that can be set here, in the table's order."""
         return ((row.name, self.get(row.name)) for row in all_properties() if row.group.places)
 
-    def preferences(self) -> Iterator[tuple[str, Preference]]:
+    def preferences(self) -> list[tuple[str, Preference]]:
         """(name, Preference) of every Selection Property of that type."""
-        return ((name, self.get(name)) for name in selection_preferences())
+        known = self._all  # what is derived from other properties is not among them
+        return [
+            (name, known[name] if name in known else self.get(name))
+            for name in selection_preferences()
+        ]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TransportProperties) and dict(self) == dict(other)
@@ -265,6 +270,16 @@ _PAIRS: tuple[tuple[str, Any, str, Any], ...] = (
 )
 
 
+# What `contradictions` looks at.
+_OPPOSED = frozenset(
+    (
+        *(name for one, _, other, _ in _PAIRS for name in (one, other)),
+        *("interface", "pvd"),
+        *("minSendRate", "maxSendRate", "minRecvRate", "maxRecvRate"),
+    )
+)
+
+
 def contradictions(properties: TransportProperties) -> list[str]:
     """Why *properties* can never be met, whatever protocols there are; an empty list if they can.
 
@@ -272,6 +287,8 @@ def contradictions(properties: TransportProperties) -> list[str]:
     properties (RFC 9622 section 6.2, RFC 9623 section 3.1).
     """
     get, explicit = properties.get, properties.explicit()
+    if _OPPOSED.isdisjoint(explicit):
+        return []  # the defaults agree with each other
     found = []
     for one, level, other, against in _PAIRS:
         # A derived default agrees with what it follows.

@@ -69,6 +69,8 @@ class Words(Enum):
     """Base of the enumerations: ``Scheduler("round robin")`` works in any spelling, and so do the
     numbers and words of `also`."""
 
+    __hash__ = object.__hash__  # Enum's is a function in Python
+
     @classmethod
     def also(cls) -> Mapping[Any, Self]:
         """Other words (folded) and numbers, and the members they stand for."""
