@@ -134,11 +134,11 @@ def test_properties_can_be_read_in_every_state() -> None:
         peer, _ = listener.accept()
         until(lambda: connection.state is ConnectionState.ESTABLISHED)
         note()
-        closing = in_greenlet(connection.close)
+        connection.close(wait=False)
         assert connection.state is ConnectionState.CLOSING
         note()
         peer.close()
-        closing.get()
+        connection.close()
         note()
     assert seen == {
         ConnectionState.ESTABLISHING: (False, False),

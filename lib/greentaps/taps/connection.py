@@ -477,11 +477,12 @@ class Connection(ConnectionHandlers, FramerHost):
         transport = established.transport
         self._established = established
         self._transport = transport
-        self._to(ESTABLISHED)
+        self._state = ESTABLISHED  # from Establishing, where a new Connection is
         transport.set_write_buffer_limits(0, 0)
-        self._begin_properties()
+        if not self._setup.unlimited:
+            self._begin_properties()
         self._paused = False
-        self._set_fast()
+        self._fast = self._may_send and self._throttle is None and not self._setup.special_messages
         monitoring.opened(self, stack_name(established.candidate.stack), received=True)
         try:
             transport.start(self._as_protocol())
@@ -988,14 +989,18 @@ class Connection(ConnectionHandlers, FramerHost):
         has failed; Timeout, upon which nothing is lost.  A switchpoint when it waits.
         """
         if _first is not None or _second is not None or _third is not None:
-            if callable(_first):
-                if handler is not None:
-                    raise TypeError("receive() takes one handler")
-                handler, _first, _second, _third = _first, _second, _third, None
-            min_incomplete_length = _one_of(_first, min_incomplete_length)
-            max_length = _one_of(_second, max_length)
-            if _third is not None:
-                raise TypeError("receive() takes two lengths")
+            alone = _second is None and _third is None and min_incomplete_length is None
+            if alone and type(_first) is int:
+                min_incomplete_length = _first
+            else:
+                if callable(_first):
+                    if handler is not None:
+                        raise TypeError("receive() takes one handler")
+                    handler, _first, _second, _third = _first, _second, _third, None
+                min_incomplete_length = _one_of(_first, min_incomplete_length)
+                max_length = _one_of(_second, max_length)
+                if _third is not None:
+                    raise TypeError("receive() takes two lengths")
         if type(min_incomplete_length) is int and min_incomplete_length > 0:
             minimum = min_incomplete_length
         elif min_incomplete_length is None:
@@ -1085,7 +1090,12 @@ class Connection(ConnectionHandlers, FramerHost):
         if context is None and not ended:
             context = MessageContext()  # one for all pieces
             inbox.mark_head(context)
-        message = Message(data, ended, context, self, partial=self._piecewise or not ended)
+        message = _new_message(Message)
+        message.data = data
+        message.end_of_message = ended
+        message.partial = self._piecewise or not ended
+        message._context = context
+        message._connection = self
         self._piecewise = not ended
         return message
 
@@ -1314,11 +1324,22 @@ class Connection(ConnectionHandlers, FramerHost):
             if self._ending is not None:
                 return False
         elif self._may_receive:
-            context = self._stream_context or MessageContext()
-            context.note("_greentaps.finalMessage", True)
-            self.deliver(b"", context, True)
-        self._fail_requests()
+            self._deliver_end()
+        if self._requests:
+            self._fail_requests()
         return True  # we may still send
+
+    def _deliver_end(self) -> None:
+        """The end of a stream is the end of its one Message."""
+        context = self._stream_context or MessageContext()
+        context.note("_greentaps.finalMessage", True)
+        requests = self._requests
+        if requests and not self._inbox.size and not self._paused:
+            message = Message(b"", True, context, self, partial=self._piecewise)
+            if requests.pop(0).finish(message):
+                self._piecewise = False
+                return
+        self.deliver(b"", context, True)
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -1354,8 +1375,10 @@ class Connection(ConnectionHandlers, FramerHost):
         stack = stack_name(self._established.candidate.stack)
         monitoring.lost(stack, failed=self._ending is not None)
         self._stop_timers()
-        self._fail_senders()
-        self._fail_requests()
+        if self._senders is not None or self._sending is not None:
+            self._fail_senders()
+        if self._requests:
+            self._fail_requests()
         if self._closed_by_us or self._stopping or not self._inbox or self._ending is not None:
             self._terminate()
 
@@ -1405,7 +1428,8 @@ class Connection(ConnectionHandlers, FramerHost):
         self._stop_timers()
         self._leave_group()
         monitoring.ended(self, None if self._ending is None else self._end_error())
-        self._emit_end()
+        if self._events is not None:
+            self._emit_end()
         self._wake_closers()
 
     def _emit_end(self) -> None:
@@ -1473,7 +1497,7 @@ class Connection(ConnectionHandlers, FramerHost):
         and this raises ConnectionError.  May be called again, and after the end, when it does
         nothing.  A switchpoint when it waits.
         """
-        if timeout is not None:
+        if timeout is not None and timeout is not CLOSE_TIMEOUT:
             check_timeout(timeout)
         if wait and current_greenlet() is self._hub:
             raise SwitchpointError("Connection.close() cannot be called in a callback")
@@ -1483,9 +1507,13 @@ class Connection(ConnectionHandlers, FramerHost):
         if not self._stopping:
             self._stopping = self._deaf = True
             self._fast = False
-            self._fail_requests()
+            if self._requests:
+                self._fail_requests()
             self._go_on_closing()
-            if timeout is not None and self._state is not CLOSED and not self._ends_now():
+            if wait and self._events is None and self._is_closed_well():
+                # Its connection_lost is due, and says nothing that is not known.
+                self._terminate()
+            elif timeout is not None and self._state is not CLOSED and not self._ends_now():
                 if self._close_timer is not None and timeout < GOODBYE_TIMEOUT:
                     self._close_timer.close()
                     self._close_timer = None
@@ -1497,6 +1525,13 @@ class Connection(ConnectionHandlers, FramerHost):
             self._wait_closed()
         if self._ending is not None and not failed_before:
             raise self._end_error()
+
+    def _is_closed_well(self) -> bool:
+        """Whether the close has been completed, and nothing has failed."""
+        if self._state is not CLOSING or not self._closed_by_us or self._ending is not None:
+            return False
+        closed_well = getattr(self._transport, "is_closed_well", None)
+        return closed_well is not None and bool(closed_well())
 
     def _ends_now(self) -> bool:
         """Whether the end waits for nobody any more."""

@@ -13,8 +13,8 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-from ..errors import EstablishmentError, Reason, TransportError
-from ..hub import Parked, check_timeout, get_runner, now, switchpoint
+from ..errors import EstablishmentError, Reason, SwitchpointError, TransportError
+from ..hub import Parked, check_timeout, current_greenlet, get_runner, marks_switchpoint, now
 from ..plugins import Attempt, Stack, stack_name
 from ..transports.peek import Peek
 from . import monitoring
@@ -239,17 +239,21 @@ class Listener(ListenerHandlers):
 
     # -- For the application --
 
-    @switchpoint
+    @marks_switchpoint
     def accept(self, timeout: float | None = None) -> Connection:
         """Wait for the next Connection (the ConnectionReceived event) and return it.
 
         *timeout* is in seconds.  Raises Timeout, upon which nothing is lost, and
-        EstablishmentError (reason Closed) when the Listener has been stopped.
+        EstablishmentError (reason Closed) when the Listener has been stopped.  A switchpoint.
         """
+        if current_greenlet() is self._runner.hub:
+            raise SwitchpointError("Listener.accept() cannot be called in a callback")
+        events = self._setup.events
         if self._waiting and self._left > 0 and not self._acceptors:
             self._left -= 1
             connection = self._waiting.popleft()
-            connection.begin_events(self._setup.events)
+            if events is not None:
+                connection.begin_events(events)
             if self._paused:
                 self._regulate()
             return connection
@@ -269,7 +273,8 @@ class Listener(ListenerHandlers):
             elif parked in self._acceptors:
                 self._acceptors.remove(parked)
             raise
-        connection.begin_events(self._setup.events)
+        if events is not None:
+            connection.begin_events(events)
         if self._paused:
             self._regulate()
         return connection

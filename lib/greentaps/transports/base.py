@@ -171,6 +171,10 @@ class BaseTransport:
         """Whether ``connection_lost`` is due, and waits for nobody."""
         return self._state is CLOSED
 
+    def is_closed_well(self) -> bool:
+        """Whether `is_ending`, and not because of an error: all that is left is to hear of it."""
+        return self._error is None and self.is_ending()
+
     @switchpoint
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until ``connection_lost`` has been called.  It does not close: call `close` or

@@ -233,7 +233,8 @@ class DatagramTransport(BaseTransport):
             data = as_bytes(data)
         if self._state is not OPEN:
             self._refuse()
-        self._gate(self._writable, "writable")
+        if not self._writable:
+            self._gate(False, "writable")
         if addr is None:
             if self._remote is None:
                 self._remote = self._peer = self._find_remote()

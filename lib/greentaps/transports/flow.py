@@ -256,6 +256,9 @@ class _OwnFlow(Flow):
     def is_ending(self) -> bool:
         return self._lower.is_ending()
 
+    def is_closed_well(self) -> bool:
+        return self._error is None and bool(self._lower.is_closed_well())
+
     def get_write_buffer_size(self) -> int:
         return self._lower.get_write_buffer_size()
 

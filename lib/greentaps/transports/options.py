@@ -51,7 +51,7 @@ _INT_MAX = 2**31 - 1
 # bytes per second.
 _RTT = struct.Struct("=68xI")
 _DELIVERY_RATE = struct.Struct("=160xQ")
-_AN_INT = bytes(4)
+_INT_SIZE = 4  # bytes
 
 
 @contextlib.contextmanager
@@ -167,7 +167,8 @@ def unacknowledged(handle: Any) -> int | None:
     """How many bytes of a TCP handle the peer has not acknowledged; None if the system does not
     say."""
     try:
-        amount = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, _AN_INT)
+        amount = bytearray(_INT_SIZE)  # fcntl tries that first; bytes cost it an exception
+        fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, amount)
     except (OSError, pyuv.error.UVError):
         return None
     return int.from_bytes(amount, sys.byteorder)

@@ -292,6 +292,9 @@ class SslTransport(StreamTransport):
     def is_ending(self) -> bool:
         return self._lower.is_ending()
 
+    def is_closed_well(self) -> bool:
+        return self._error is None and self._lower.is_closed_well()
+
     # -- The handshake --
 
     def _start_handshake_timer(self) -> None:

@@ -116,7 +116,8 @@ class Transport(StreamTransport):
     def start(self, protocol: Any) -> None:
         self._begin()
         self._protocol = protocol
-        self._get_peername()
+        if self._peer is None:
+            self._get_peername()
         self._send_at_once()
         try:
             protocol.connection_made(self)
@@ -230,7 +231,8 @@ class Transport(StreamTransport):
             self._delivery_timer = None
 
     def _close_handle(self) -> None:
-        self._stop_delivery_timer()
+        if self._delivery_timer is not None:
+            self._stop_delivery_timer()
         self._handle.close(self._on_closed)
         self._runner.kick()
 
