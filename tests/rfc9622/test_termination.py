@@ -16,6 +16,7 @@ from greentaps import (
     Reason,
     SendError,
     TransportProperties,
+    statistics,
 )
 from rfc9622.world import Log, datagram_peer, datagrams, joined, listening, network, plain, towards
 from taps.helpers import (
@@ -78,6 +79,20 @@ def test_closed_only_after_the_peer_has_acknowledged() -> None:
         assert closing.get() is None
         until(lambda: log)
         assert log.names == ["closed"]
+
+
+def test_a_close_with_nothing_left_to_deliver_needs_no_turn_of_the_hub() -> None:
+    with with_plain_peer() as (connection, peer):
+        open_before = statistics().total_open
+        turned: list[int] = []
+        gevent.spawn(turned.append, 1)
+        connection.close()
+        assert connection.state is ConnectionState.CLOSED
+        assert not turned
+        assert statistics().total_open == open_before - 1
+        turn()
+        assert statistics().total_open == open_before - 1  # it is not counted twice
+        assert read_all(peer) == b""
 
 
 @pytest.mark.rfc("TM-01", "TM-06", "ER-12")

@@ -1364,16 +1364,13 @@ class Connection(ConnectionHandlers, FramerHost):
             self._pass_the_turn(self._group)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._lost = True
-        self._eof = self._deaf = True
-        self._fast = False
+        if self._lost:  # as `close` has seen
+            return
         if exc is not None and self._ending is None:
             self._ending = exc
         if self._state is ESTABLISHED:
             self._to(CLOSING)
-        assert self._established is not None
-        stack = stack_name(self._established.candidate.stack)
-        monitoring.lost(stack, failed=self._ending is not None)
+        self._note_loss()
         self._stop_timers()
         if self._senders is not None or self._sending is not None:
             self._fail_senders()
@@ -1381,6 +1378,14 @@ class Connection(ConnectionHandlers, FramerHost):
             self._fail_requests()
         if self._closed_by_us or self._stopping or not self._inbox or self._ending is not None:
             self._terminate()
+
+    def _note_loss(self) -> None:
+        self._lost = True
+        self._eof = self._deaf = True
+        self._fast = False
+        assert self._established is not None
+        stack = stack_name(self._established.candidate.stack)
+        monitoring.lost(stack, failed=self._ending is not None)
 
     def _fail_senders(self) -> None:
         senders, self._senders = self._senders, None
@@ -1511,7 +1516,7 @@ class Connection(ConnectionHandlers, FramerHost):
                 self._fail_requests()
             self._go_on_closing()
             if wait and self._events is None and self._is_closed_well():
-                # Its connection_lost is due, and says nothing that is not known.
+                self._note_loss()  # connection_lost is due, and will say nothing new
                 self._terminate()
             elif timeout is not None and self._state is not CLOSED and not self._ends_now():
                 if self._close_timer is not None and timeout < GOODBYE_TIMEOUT:
