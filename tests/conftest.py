@@ -15,8 +15,8 @@ import pytest
 import pyuv
 from greentaps.certificates import CertificateAuthority
 from greentaps.hub import Runner, get_runner, now
-from greentaps.taps.history import default_history
-from greentaps.taps.paths import forget_survey
+from greentaps.taps.paths.history import default_history
+from greentaps.taps.paths.survey import forget_survey
 
 # How long a test's handles and greenlets may take to be gone after its end, in seconds.  A failed
 # TLS session lingers for one second so that its alert arrives.

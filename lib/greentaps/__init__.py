@@ -54,9 +54,6 @@ from .taps import (
     get_system_policy,
     set_system_policy,
 )
-from .taps.caches import flush_caches, register_cache
-from .taps.dns import DnsResolver
-from .taps.history import History, default_history, set_default_history
 from .taps.message import MessageDataObject
 from .taps.monitoring import Statistics, statistics
 from .taps.names import (
@@ -66,7 +63,16 @@ from .taps.names import (
     SelectionProperties,
     TCPUserTimeout,
 )
-from .taps.paths import Survey, survey
+from .taps.naming.dns import DnsResolver
+from .taps.naming.resolver import (
+    Resolver,
+    SystemResolver,
+    default_resolver,
+    set_default_resolver,
+)
+from .taps.paths.caches import flush_caches, register_cache
+from .taps.paths.history import History, default_history, set_default_history
+from .taps.paths.survey import Survey, survey
 from .taps.properties import (
     ACTIVE,
     AGGREGATE,
@@ -97,12 +103,6 @@ from .taps.properties import (
     Scheduler,
     TransportPropertyProfiles,
     register_property,
-)
-from .taps.resolver import (
-    Resolver,
-    SystemResolver,
-    default_resolver,
-    set_default_resolver,
 )
 from .transports import (
     BaseTransport,

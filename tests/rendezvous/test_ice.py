@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from greentaps.taps.ice import (
+from greentaps.taps.rendezvous.ice import (
     FIRST_RETRY,
     LAST_RETRY,
     MAX_PAIRS,
@@ -29,7 +29,7 @@ from greentaps.taps.ice import (
     read_candidate,
     write_candidate,
 )
-from greentaps.taps.stun import KEEPALIVE, codec, encode, parse
+from greentaps.taps.rendezvous.stun import KEEPALIVE, codec, encode, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -40,9 +40,10 @@ from greentaps import (
     TransportProperties,
 )
 from greentaps.hub import get_runner
-from greentaps.taps import paths, rendezvous
-from greentaps.taps.policy import SystemPolicy, set_system_policy
-from greentaps.taps.stun import encode, parse
+from greentaps.taps.choosing.policy import SystemPolicy, set_system_policy
+from greentaps.taps.paths import survey as paths
+from greentaps.taps.rendezvous import driver as rendezvous
+from greentaps.taps.rendezvous.stun import encode, parse
 from greentaps.transports import punching
 from peers import running, script
 from rfc9622.world import Log, option
@@ -386,7 +387,7 @@ def test_nobody_comes(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_limit_it_ends_by_itself(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("greentaps.taps.ice.PATIENCE", 0.4)
+    monkeypatch.setattr("greentaps.taps.rendezvous.ice.PATIENCE", 0.4)
     one, _ = ends(kind)
     with pytest.raises(EstablishmentError, match="no pair of addresses") as caught:
         one.rendezvous()
@@ -395,7 +396,7 @@ def test_without_a_limit_it_ends_by_itself(kind: str, monkeypatch: pytest.Monkey
 
 
 def test_families_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("greentaps.taps.ice.PATIENCE", 0.2)
+    monkeypatch.setattr("greentaps.taps.rendezvous.ice.PATIENCE", 0.2)
     with pytest.raises(EstablishmentError):
         Preconnection(local(0, HERE), remote(1, "::1")).rendezvous()
 
@@ -504,8 +505,8 @@ def test_gathering_does_not_talk_to_the_peer() -> None:
 @pytest.mark.rfc("RZ-03")
 def test_a_stranger_who_stays_does_not_make_us_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time for new attempts is over, and somebody is still there who says nothing."""
-    monkeypatch.setattr("greentaps.taps.ice.PATIENCE", 0.3)
-    monkeypatch.setattr("greentaps.taps.ice.ANSWER_TIME", 1.0)
+    monkeypatch.setattr("greentaps.taps.rendezvous.ice.PATIENCE", 0.3)
+    monkeypatch.setattr("greentaps.taps.rendezvous.ice.ANSWER_TIME", 1.0)
     one, lines = resolved("tcp")
     _, theirs_ = resolved("tcp")
     told(one, theirs_)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from greentaps.taps import stun
-from greentaps.taps.stun import (
+from greentaps.taps.rendezvous import stun
+from greentaps.taps.rendezvous.stun import (
     CHANNEL_RENEWED,
     MAX_ANSWERS,
     MAX_PEERS,

@@ -17,10 +17,10 @@ from greentaps import (
     RemoteEndpoint,
     TransportProperties,
 )
-from greentaps.taps.candidates import choose_ways
+from greentaps.taps.choosing.candidates import choose_ways
+from greentaps.taps.choosing.policy import SystemPolicy
 from greentaps.taps.endpoint import Endpoint
-from greentaps.taps.paths import Path, Survey, interfaces
-from greentaps.taps.policy import SystemPolicy
+from greentaps.taps.paths.survey import Path, Survey, interfaces
 from greentaps.taps.properties import InterfaceType
 from rfc9622.world import datagrams, ip, listening, network, option, plain
 from taps.helpers import HERE, Stopwatch, free_port, local, plain_listener, port_of, remote

@@ -38,8 +38,8 @@ from greentaps import (
 from greentaps.certificates import CertificateAuthority
 from greentaps.plugins import Attempt, register, unregister
 from greentaps.plugins.tls import Tls
-from greentaps.taps import choosing
 from greentaps.taps import listener as listener_module
+from greentaps.taps.choosing import gathering as choosing
 from greentaps.taps.properties import UnknownPropertyError
 from OpenSSL import SSL
 from taps.helpers import (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from greentaps.errors import EstablishmentError, Reason
 from greentaps.plugins import ALWAYS, EITHER, NEVER, Offer, Plugin
-from greentaps.taps.candidates import choose_stacks
+from greentaps.taps.choosing.candidates import choose_stacks
 from greentaps.taps.properties import (
     NO_PREFERENCE,
     PROHIBIT,

@@ -9,9 +9,9 @@ import gevent
 from gevent.event import Event
 from greentaps import RemoteEndpoint
 from greentaps.hub import Deadline, now
-from greentaps.taps.answers import Target
-from greentaps.taps.naming import News, Resolution, resolve
-from greentaps.taps.resolver import Resolver
+from greentaps.taps.naming.answers import Target
+from greentaps.taps.naming.resolver import Resolver
+from greentaps.taps.naming.resolving import News, Resolution, resolve
 
 PATIENCE = 20.0  # seconds
 

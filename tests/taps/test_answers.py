@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from greentaps.taps.answers import (
+from greentaps.taps.naming.answers import (
     AAAA,
     MAX_ADDRESSES,
     MAX_TARGETS,

@@ -19,7 +19,7 @@ from greentaps import (
     TransportProperties,
 )
 from greentaps.plugins import ALWAYS, EITHER, NEVER, Plugin, find, offer, stacks
-from greentaps.taps.candidates import (
+from greentaps.taps.choosing.candidates import (
     MAX_CHILDREN,
     NO_FAMILY,
     Candidate,
@@ -35,8 +35,8 @@ from greentaps.taps.candidates import (
     plugins_of,
     tree,
 )
-from greentaps.taps.naming import Derived
-from greentaps.taps.paths import LocalAddress, Path, Survey
+from greentaps.taps.naming.resolving import Derived
+from greentaps.taps.paths.survey import LocalAddress, Path, Survey
 from hypothesis import given
 from hypothesis import strategies as st
 

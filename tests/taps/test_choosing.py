@@ -25,9 +25,10 @@ from greentaps import (
 )
 from greentaps.hub import Deadline
 from greentaps.plugins.tcp import Tcp
-from greentaps.taps import choosing, naming
-from greentaps.taps.answers import Target
-from greentaps.taps.naming import News
+from greentaps.taps.choosing import gathering as choosing
+from greentaps.taps.naming import resolving as naming
+from greentaps.taps.naming.answers import Target
+from greentaps.taps.naming.resolving import News
 from greentaps.testing import reported_errors
 from taps.helpers import (
     HERE,
@@ -440,7 +441,7 @@ def test_an_isolated_connection_neither_uses_nor_makes_history(
     spy = Spy()
     monkeypatch.setattr(choosing, "default_history", lambda: spy)
     monkeypatch.setattr(choosing, "is_here", lambda address: False)
-    monkeypatch.setattr("greentaps.taps.learning.is_here", lambda address: False)
+    monkeypatch.setattr("greentaps.taps.choosing.learning.is_here", lambda address: False)
     names = Names(lambda name, family: [HERE] if family == V4 else [])
     with plain_listener() as listener:
         end = named(listener.getsockname()[1])
@@ -467,7 +468,7 @@ class Forgetful(Tcp):
 def test_what_cannot_be_learned_costs_no_connection(
     monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr("greentaps.taps.learning.is_here", lambda address: False)
+    monkeypatch.setattr("greentaps.taps.choosing.learning.is_here", lambda address: False)
     monkeypatch.setattr("greentaps.taps.setup.stacks", lambda: [(Forgetful(),)])
     names = Names(lambda name, family: [HERE] if family == V4 else [])
     with plain_listener() as listener, reported_errors() as reports:

@@ -26,9 +26,9 @@ from greentaps import (
     set_default_resolver,
 )
 from greentaps.hub import get_runner, now
-from greentaps.taps import dns as dns_module
-from greentaps.taps.answers import MAX_ADDRESSES
-from greentaps.taps.dns import (
+from greentaps.taps.naming import dns as dns_module
+from greentaps.taps.naming.answers import MAX_ADDRESSES
+from greentaps.taps.naming.dns import (
     EDNS_SIZE,
     LINGER,
     MAX_RECORDS,

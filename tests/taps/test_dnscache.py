@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from greentaps.taps.dnscache import MAX_TTL, AnswerCache
+from greentaps.taps.naming.dnscache import MAX_TTL, AnswerCache
 
 
 @pytest.mark.rfc("CA-02")

@@ -16,8 +16,8 @@ from greentaps import (
     TransportProperties,
 )
 from greentaps.plugins import find
-from greentaps.taps.candidates import Branch, Candidate, Node
-from greentaps.taps.racing import Race
+from greentaps.taps.choosing.candidates import Branch, Candidate, Node
+from greentaps.taps.choosing.racing import Race
 from taps.helpers import HERE, blackhole, free_port, in_greenlet, local, plain_listener, remote
 
 

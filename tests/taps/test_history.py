@@ -10,9 +10,9 @@ import OpenSSL.SSL
 import pytest
 from greentaps import flush_caches, register_cache
 from greentaps.engines.sessions import SessionCache
-from greentaps.taps import caches
-from greentaps.taps.history import HALF_LIFE, RATE, RTT, History, default_history
-from greentaps.taps.history import set_default_history as use
+from greentaps.taps.paths import caches
+from greentaps.taps.paths.history import HALF_LIFE, RATE, RTT, History, default_history
+from greentaps.taps.paths.history import set_default_history as use
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from greentaps.taps.hosts import HostsFile, read_hosts
+from greentaps.taps.naming.hosts import HostsFile, read_hosts
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from greentaps import CapacityProfile, History, RemoteEndpoint, TransportProperties
 from greentaps.plugins import find
-from greentaps.taps import learning as learning_module
-from greentaps.taps.candidates import Node, Verdict, Way, leaves, tree
-from greentaps.taps.learning import Learning, is_here
+from greentaps.taps.choosing import learning as learning_module
+from greentaps.taps.choosing.candidates import Node, Verdict, Way, leaves, tree
+from greentaps.taps.choosing.learning import Learning, is_here
 from greentaps.transports.options import Measure
 
 TCP, TLS = (find("tcp"),), (find("tls"), find("tcp"))

@@ -21,9 +21,9 @@ from greentaps import (
     Resolver,
     TransportProperties,
 )
-from greentaps.taps.dns import DnsResolver
-from greentaps.taps.ordering import Source
-from greentaps.taps.sources import SourceFinder, source_address
+from greentaps.taps.naming.dns import DnsResolver
+from greentaps.taps.naming.ordering import Source
+from greentaps.taps.naming.sources import SourceFinder, source_address
 from peers import HERE as PEERS
 from peers import LIBRARY, running
 from rfc9622.world import Network, ip, network
@@ -91,7 +91,7 @@ def test_an_interface_that_is_not_there(net: Network) -> None:
 SYSTEM = """
 import gevent
 from greentaps.hub import now
-from greentaps.taps.resolver import SystemResolver
+from greentaps.taps.naming.resolver import SystemResolver
 from peers import script
 from taps.helpers import in_greenlet, remote, until
 from taps.resolving import Heard, addresses, named

@@ -10,10 +10,11 @@ import gevent
 import pytest
 from greentaps import EstablishmentError, LocalEndpoint, Reason, RemoteEndpoint, ResolutionError
 from greentaps.hub import Deadline
-from greentaps.taps import naming, resolver
-from greentaps.taps.naming import MAX_ADDRESSES, resolve_local, resolve_remote
-from greentaps.taps.ordering import Source
-from greentaps.taps.resolver import Resolver
+from greentaps.taps.naming import resolver
+from greentaps.taps.naming import resolving as naming
+from greentaps.taps.naming.ordering import Source
+from greentaps.taps.naming.resolver import Resolver
+from greentaps.taps.naming.resolving import MAX_ADDRESSES, resolve_local, resolve_remote
 from taps.helpers import Stopwatch
 
 FOREVER = Deadline(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 
 import pytest
-from greentaps.taps.nat64 import Prefix, prefixes_in, translated
+from greentaps.taps.naming.nat64 import Prefix, prefixes_in, translated
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from greentaps.taps.ordering import (
+from greentaps.taps.naming.ordering import (
     DEFAULT_POLICY,
     Past,
     Policy,

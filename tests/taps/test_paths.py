@@ -14,9 +14,18 @@ from pathlib import Path as File
 from typing import Any
 
 import pytest
-from greentaps.taps import netlink, paths
-from greentaps.taps.history import History, default_history, set_default_history
-from greentaps.taps.paths import Path, Survey, forget_survey, interfaces, look, path_of, survey
+from greentaps.taps.paths import netlink
+from greentaps.taps.paths import survey as paths
+from greentaps.taps.paths.history import History, default_history, set_default_history
+from greentaps.taps.paths.survey import (
+    Path,
+    Survey,
+    forget_survey,
+    interfaces,
+    look,
+    path_of,
+    survey,
+)
 from greentaps.taps.properties import InterfaceType
 from netns import Host, networks
 from peers import LIBRARY
@@ -340,7 +349,7 @@ def test_a_forked_child_has_its_own_news(host: Host) -> None:
 ENDING = """
 import atexit, os, sys
 atexit.register(lambda: print(paths._watched._news))  # which runs last
-from greentaps.taps import paths
+from greentaps.taps.paths import survey as paths
 paths.survey()
 if not os.fork():
     paths.survey()

@@ -13,7 +13,7 @@ from greentaps import (
     Preconnection,
     Reason,
 )
-from greentaps.taps.policy import (
+from greentaps.taps.choosing.policy import (
     Branch,
     RaceMode,
     SystemPolicy,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from greentaps.plugins import find
-from greentaps.taps.candidates import Branch, Candidate, Node
-from greentaps.taps.policy import ATTEMPT_DELAY, RaceMode, SystemPolicy
-from greentaps.taps.racing import PREPARATION, Order, Race, Verb
+from greentaps.taps.choosing.candidates import Branch, Candidate, Node
+from greentaps.taps.choosing.policy import ATTEMPT_DELAY, RaceMode, SystemPolicy
+from greentaps.taps.choosing.racing import PREPARATION, Order, Race, Verb
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -13,11 +13,10 @@ import pytest
 from conftest import live_greenlets
 from greentaps import EstablishmentError, Reason, RemoteEndpoint, ResolutionError
 from greentaps.hub import Deadline
-from greentaps.taps import naming
-from greentaps.taps.answers import MAX_ADDRESSES, MAX_TARGETS, Target
-from greentaps.taps.naming import News, resolve
-from greentaps.taps.ordering import Source
-from greentaps.taps.resolver import (
+from greentaps.taps.naming import resolving as naming
+from greentaps.taps.naming.answers import MAX_ADDRESSES, MAX_TARGETS, Target
+from greentaps.taps.naming.ordering import Source
+from greentaps.taps.naming.resolver import (
     Resolver,
     Sharing,
     SystemResolver,
@@ -25,6 +24,7 @@ from greentaps.taps.resolver import (
     default_resolver,
     set_default_resolver,
 )
+from greentaps.taps.naming.resolving import News, resolve
 from taps.helpers import Stopwatch
 from taps.resolving import Heard, Scripted, addresses, after, named, never
 
@@ -499,7 +499,7 @@ def test_translations_where_the_routes_lead_to_ipv6_alone(monkeypatch: pytest.Mo
     def way(remote: Any, interface: str | None = None) -> str | None:
         return "2001:db8::99" if ":" in remote[0] else None
 
-    monkeypatch.setattr("greentaps.taps.sources.source_address", way)
+    monkeypatch.setattr("greentaps.taps.naming.sources.source_address", way)
     known = {"ipv4only_AAAA": ["64:ff9b::c000:aa"], "a_A": ["198.51.99.1"], "b_A": ["198.51.99.1"]}
     known["b_AAAA"] = ["2001:db8::b"]
     resolver = Scripted(**known)
@@ -524,7 +524,9 @@ def test_translations_where_the_routes_lead_to_ipv6_alone(monkeypatch: pytest.Mo
         named("b", 7), resolver=Scripted(ipv4only_AAAA=never), limit=0.1, last_resort=True
     ).all()
     assert (news.order, news.complete, news.error) == ((), True, None)
-    monkeypatch.setattr("greentaps.taps.sources.source_address", lambda *asked: "192.0.2.254")
+    monkeypatch.setattr(
+        "greentaps.taps.naming.sources.source_address", lambda *asked: "192.0.2.254"
+    )
     for name in ("a", "b"):
         last = Heard(named(name, 7), resolver=resolver).all()[-1]
         assert not last.last_resort

@@ -6,8 +6,8 @@ import random
 from collections import Counter
 
 import pytest
-from greentaps.taps.answers import MAX_TARGETS
-from greentaps.taps.services import (
+from greentaps.taps.naming.answers import MAX_TARGETS
+from greentaps.taps.naming.services import (
     SrvRecord,
     SvcbRecord,
     alias_of,

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from greentaps.taps import store
-from greentaps.taps.history import Cell, History
-from greentaps.taps.store import Store
+from greentaps.taps.paths import store
+from greentaps.taps.paths.history import Cell, History
+from greentaps.taps.paths.store import Store
 
 KEY = ("home", "success", "example.org", "tcp")
 
@@ -112,7 +112,7 @@ def test_writes_are_batched(file: Path) -> None:
 
 def test_at_the_end_of_the_program_it_is_written(file: Path) -> None:
     program = (
-        "from greentaps.taps.history import History\n"
+        "from greentaps.taps.paths.history import History\n"
         "import sys\n"
         "h = History(sys.argv[1])\n"
         "h.note_success('home', ('192.0.2.7', 1), None, 'tcp', now=1, latency=1)\n"
@@ -125,7 +125,7 @@ def test_at_the_end_of_the_program_it_is_written(file: Path) -> None:
 def test_two_processes_at_once(file: Path) -> None:
     """Both write many times; all of it arrives."""
     program = (
-        "from greentaps.taps.history import History\n"
+        "from greentaps.taps.paths.history import History\n"
         "import sys\n"
         "h = History(sys.argv[1])\n"
         "for n in range(100):\n"

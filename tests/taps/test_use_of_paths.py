@@ -17,7 +17,7 @@ from greentaps import (
     TransportProperties,
     survey,
 )
-from greentaps.taps import paths
+from greentaps.taps.paths import survey as paths
 from netns import Host, Networks, networks
 from taps.helpers import until
 

@@ -22,8 +22,8 @@ from greentaps import (
     TransportProperties,
 )
 from greentaps.hub import get_runner
-from greentaps.taps import netlink, watching
-from greentaps.taps.watching import unwatch, view, watch
+from greentaps.taps.paths import netlink, watching
+from greentaps.taps.paths.watching import unwatch, view, watch
 from netns import Host, Networks, networks
 from taps.helpers import until
 

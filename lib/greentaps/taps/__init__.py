@@ -1,11 +1,11 @@
 """The nouns of RFC 9622, one in each file."""
 
+from .choosing.explaining import AttemptRecord, Explanation
+from .choosing.policy import Branch, RaceMode, SystemPolicy, get_system_policy, set_system_policy
 from .connection import Connection
 from .endpoint import LocalEndpoint, RemoteEndpoint
-from .explaining import AttemptRecord, Explanation
 from .listener import Listener
 from .message import Message, MessageContext
-from .policy import Branch, RaceMode, SystemPolicy, get_system_policy, set_system_policy
 from .preconnection import Preconnection
 from .properties import ConnectionState, Preference, TransportProperties
 from .security import SecurityParameters

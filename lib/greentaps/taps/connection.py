@@ -55,14 +55,15 @@ from ..plugins import ALWAYS, EITHER, duplicates, offer, stack_name
 from ..transports.base import CLOSE_TIMEOUT, as_bytes
 from ..transports.options import is_temporary
 from . import monitoring
-from .choosing import Additions
+from .choosing.establishing import GOODBYE_TIMEOUT, Established
+from .choosing.explaining import Explanation
+from .choosing.gathering import Additions
 from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of, endpoints_of
-from .establishing import GOODBYE_TIMEOUT, Established
 from .events import ConnectionHandlers, Events
-from .explaining import Explanation
 from .inbox import Inbox
 from .message import Message, MessageContext, Piece, fresh_context
 from .outbox import Outgoing
+from .paths.watching import follow, unwatch
 from .properties import (
     CLOSED,
     CLOSING,
@@ -89,7 +90,6 @@ from .scheduling import PATIENCE, UNSENT_LIMIT, ConnectionGroup, Turns
 from .sending import Sending, Throttle
 from .setup import SPECIAL_MESSAGES, Setup, plain
 from .states import TRANSITIONS
-from .watching import follow, unwatch
 
 __all__ = ["Connection"]
 

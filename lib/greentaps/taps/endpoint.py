@@ -12,7 +12,7 @@ import ipaddress
 import socket
 from typing import Any, Self, TypeVar
 
-from .ice import (
+from .rendezvous.ice import (
     Facts,
     candidate_priority,
     read_candidate,

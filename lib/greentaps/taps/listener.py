@@ -18,13 +18,13 @@ from ..hub import Parked, check_timeout, current_greenlet, get_runner, marks_swi
 from ..plugins import Attempt, Stack, stack_name
 from ..transports.peek import Peek
 from . import monitoring
-from .candidates import Candidate
-from .choosing import OPPORTUNITY
+from .choosing.candidates import Candidate
+from .choosing.establishing import Established, Readying, drop
+from .choosing.gathering import OPPORTUNITY
 from .connection import Connection
 from .endpoint import LocalEndpoint, endpoint_of
-from .establishing import Established, Readying, drop
 from .events import Events, ListenerHandlers
-from .following import Follower, Paths, Place, Plan, place
+from .paths.following import Follower, Paths, Place, Plan, place
 from .properties import INFINITE
 from .setup import Setup
 

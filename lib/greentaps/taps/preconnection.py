@@ -14,20 +14,20 @@ from ..framers import Framer
 from ..hub import Deadline, switchpoint, wait_until_idle
 from ..plugins import Stack
 from . import monitoring
-from .candidates import for_stack
-from .choosing import explain
+from .choosing.candidates import for_stack
+from .choosing.establishing import failure_reason
+from .choosing.explaining import Explanation
+from .choosing.gathering import explain
 from .connection import Connection, SentHandler
 from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint, endpoints_of
-from .establishing import failure_reason
 from .events import ConnectionHandlers, Events, ListenerHandlers
-from .explaining import Explanation
-from .following import Plan
 from .listener import Listener
 from .message import MessageContext
-from .naming import resolve_local, resolve_remote
+from .naming.resolver import Resolver
+from .naming.resolving import resolve_local, resolve_remote
+from .paths.following import Plan
 from .properties import Role, TransportProperties
-from .rendezvous import Gathering, Rendezvous, resolved_remotes, setup_of
-from .resolver import Resolver
+from .rendezvous.driver import Gathering, Rendezvous, resolved_remotes, setup_of
 from .security import SecurityParameters
 from .setup import Setup
 

@@ -15,7 +15,7 @@ from ..errors import EstablishmentError, Reason
 from ..framers import Framer
 from ..hub import Deadline
 from ..plugins import Attempt, Stack, stack_name, stacks
-from .candidates import (
+from .choosing.candidates import (
     Performance,
     Score,
     Verdict,
@@ -25,12 +25,13 @@ from .candidates import (
     judge_stacks,
     require_one,
 )
-from .choosing import Additions, establish
+from .choosing.establishing import Established
+from .choosing.gathering import Additions, establish
+from .choosing.policy import SystemPolicy, get_system_policy
 from .endpoint import LocalEndpoint, RemoteEndpoint
-from .establishing import Established
 from .events import Events
-from .paths import survey
-from .policy import SystemPolicy, get_system_policy
+from .naming.resolver import Resolver
+from .paths.survey import survey
 from .properties import (
     MESSAGE_DEFAULTS,
     PREFER,
@@ -45,7 +46,6 @@ from .properties import (
     TransportProperties,
     find_property,
 )
-from .resolver import Resolver
 from .security import SecurityParameters
 
 __all__ = ["SPECIAL_MESSAGES", "Setup", "plain"]

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..errors import EstablishmentError, Reason, show_address
-from ..plugins import ALWAYS, NEVER, Plugin, Stack, duplicates, offer, stack_name
-from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
-from .policy import Branch, SystemPolicy
-from .properties import (
+from ...errors import EstablishmentError, Reason, show_address
+from ...plugins import ALWAYS, NEVER, Plugin, Stack, duplicates, offer, stack_name
+from ..endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
+from ..properties import (
     AVOID,
     PREFER,
     PROHIBIT,
@@ -32,10 +31,11 @@ from .properties import (
     TransportProperties,
     contradictions,
 )
+from .policy import Branch, SystemPolicy
 
 if TYPE_CHECKING:
-    from .naming import Derived
-    from .paths import Path, Survey
+    from ..naming.resolving import Derived
+    from ..paths.survey import Path, Survey
 
 __all__ = [
     "Branch",

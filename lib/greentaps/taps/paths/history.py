@@ -291,7 +291,7 @@ class History:
 
 
 def _store(path: str | os.PathLike[str], limit: int) -> Store:
-    from .store import Store  # nobody else needs SQLite
+    from .store import Store
 
     return Store(path, limit)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from ..errors import EstablishmentError, Reason
+from ...errors import EstablishmentError, Reason
 
 __all__ = [
     "KEEPALIVE",

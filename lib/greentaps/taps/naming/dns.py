@@ -27,11 +27,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from ..errors import ResolutionError, Timeout, TransportError
-from ..hub import Runner, check_timeout, get_runner, now, open_socket, time_limit
-from ..transports.options import bind_to_interface
+from ...errors import ResolutionError, Timeout, TransportError
+from ...hub import Runner, check_timeout, get_runner, now, open_socket, time_limit
+from ...transports.options import bind_to_interface
+from ..paths.caches import register_cache
 from .answers import MAX_ADDRESSES, MAX_TARGETS, Target
-from .caches import register_cache
 from .dnscache import AnswerCache
 from .hosts import HostsFile
 from .resolver import LOOPBACK, Resolver, Sharing, both, is_loopback_name, not_available

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ..endpoint import RemoteEndpoint
+from ..properties import TransportProperties
 from .candidates import Candidate, Node, show_endpoint
-from .endpoint import RemoteEndpoint
-from .properties import TransportProperties
 from .racing import Moment
 
 __all__ = ["AttemptRecord", "Explanation"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..transports.options import bind_to_interface
+from ...transports.options import bind_to_interface
+from ..paths.survey import Survey, survey
 from .ordering import DEFAULT_POLICY, Policy, Source, read_policy
-from .paths import Survey, survey
 
 __all__ = ["SourceFinder", "policy", "source_address"]
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from ..engines.sessions import SessionCache
+from ...engines.sessions import SessionCache
 from .history import default_history
-from .paths import forget_survey
+from .survey import forget_survey
 
 __all__ = ["flush_caches", "register_cache"]
 

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from .properties import InterfaceType
+from ..properties import InterfaceType
 
 __all__ = ["Branch", "RaceMode", "SystemPolicy", "get_system_policy", "set_system_policy"]
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from ..errors import ResolutionError
-from ..hub import Parked, Runner, get_runner, spawn
-from ..hub import resolve as ask_system
+from ...errors import ResolutionError
+from ...hub import Parked, Runner, get_runner, spawn
+from ...hub import resolve as ask_system
 from .answers import Target
 
 __all__ = [

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import EstablishmentError, Timeout, TransportError
-from ..hub import spawn
-from ..plugins import Stack
-from .endpoint import LocalEndpoint
-from .paths import survey
+from ...errors import EstablishmentError, Timeout, TransportError
+from ...hub import spawn
+from ...plugins import Stack
+from ..endpoint import LocalEndpoint
+from .survey import survey
 from .watching import unwatch, watch
 
 __all__ = ["Follower", "Paths", "Place", "Plan", "place"]

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..plugins import Measure, Stack, measure, stack_name
+from ...plugins import Measure, Stack, measure, stack_name
+from ..endpoint import RemoteEndpoint
+from ..paths.history import History
+from ..properties import UNLIMITED, CapacityProfile, TransportProperties
 from .candidates import Node, Way
-from .endpoint import RemoteEndpoint
-from .history import History
-from .properties import UNLIMITED, CapacityProfile, TransportProperties
 
 __all__ = ["Learning", "is_here"]
 

@@ -13,21 +13,21 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EstablishmentError
-from ..hub import Deadline, Parked, get_runner, now
-from ..plugins import service_protocol
+from ...errors import EstablishmentError
+from ...hub import Deadline, Parked, get_runner, now
+from ...plugins import service_protocol
+from ..endpoint import LocalEndpoint, RemoteEndpoint
+from ..naming.resolving import News, resolve, resolve_local
+from ..paths.history import default_history
 from .candidates import Node, Score, Verdict, Way, attach, graft, tree
-from .endpoint import LocalEndpoint, RemoteEndpoint
 from .establishing import Established, Establishment
 from .explaining import Explanation
-from .history import default_history
 from .learning import Learning, is_here
-from .naming import News, resolve, resolve_local
 from .policy import SystemPolicy, get_system_policy
 from .racing import Moment, Race
 
 if TYPE_CHECKING:
-    from .setup import Setup
+    from ..setup import Setup
 
 __all__ = ["Additions", "establish", "explain", "grow"]
 

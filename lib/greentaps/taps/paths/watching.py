@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..hub import Runner, get_runner
+from ...hub import Runner, get_runner
 from . import netlink
-from .paths import survey
+from .survey import survey
 
 __all__ = ["follow", "unwatch", "view", "watch"]
 

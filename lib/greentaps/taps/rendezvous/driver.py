@@ -19,13 +19,13 @@ from math import inf
 from typing import Any
 from zlib import crc32
 
-from ..errors import EstablishmentError, Reason, Timeout, TransportError, show_address
-from ..hub import Deadline, Parked, get_runner, now
-from ..plugins import Attempt, Stack, stack_name
-from ..plugins.tcp import configure
-from ..transports.handles import resolve_stream
-from ..transports.options import is_temporary
-from ..transports.punching import (
+from ...errors import EstablishmentError, Reason, Timeout, TransportError, show_address
+from ...hub import Deadline, Parked, get_runner, now
+from ...plugins import Attempt, Stack, stack_name
+from ...plugins.tcp import configure
+from ...transports.handles import resolve_stream
+from ...transports.options import is_temporary
+from ...transports.punching import (
     DatagramPort,
     StreamLink,
     StreamPort,
@@ -33,10 +33,13 @@ from ..transports.punching import (
     punched_flow,
     reset,
 )
-from . import paths
-from .candidates import Candidate, for_stack
-from .endpoint import LocalEndpoint, NatServer, RemoteEndpoint
-from .establishing import Established, made_ready
+from ..choosing.candidates import Candidate, for_stack
+from ..choosing.establishing import Established, made_ready
+from ..endpoint import LocalEndpoint, NatServer, RemoteEndpoint
+from ..naming.resolving import resolve_local, resolve_remote
+from ..paths import survey as paths
+from ..properties import NO_PREFERENCE, PREFER, PROHIBIT, REQUIRE, Preference
+from ..setup import Setup
 from .ice import (
     Address,
     Agent,
@@ -50,9 +53,6 @@ from .ice import (
     controls,
     in_fair_order,
 )
-from .naming import resolve_local, resolve_remote
-from .properties import NO_PREFERENCE, PREFER, PROHIBIT, REQUIRE, Preference
-from .setup import Setup
 from .stun import KEEPALIVE, WRAPPING, Client, Relay, codec, has_codec, parse, reflexive_address
 
 __all__ = ["GATHER_TIME", "HOLD_TIME", "Gathering", "Rendezvous", "setup_of"]

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
-from ..framers import Framer, FramerHost, FramerStack
-from ..hub import Deadline, Parked, get_runner, now, spawn
-from ..plugins import Attempt
-from . import monitoring
+from ...errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
+from ...framers import Framer, FramerHost, FramerStack
+from ...hub import Deadline, Parked, get_runner, now, spawn
+from ...plugins import Attempt
+from .. import monitoring
+from ..message import MessageContext, fresh_context
+from ..naming.resolving import News
 from .candidates import NO_ENDPOINT, NO_FAMILY, NO_LOCAL, Candidate, Node, attach, plugins_of
-from .message import MessageContext, fresh_context
-from .naming import News
 from .racing import Order, Race, Verb
 
 __all__ = [

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path as File
 from typing import TypeVar
 
+from ..properties import InterfaceType
 from . import netlink
 from .history import default_history
-from .properties import InterfaceType
 
 __all__ = [
     "LocalAddress",

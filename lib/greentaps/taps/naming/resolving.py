@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from ..errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
-from ..hub import (
+from ...errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
+from ...hub import (
     Deadline,
     Parked,
     current_greenlet,
@@ -28,7 +28,8 @@ from ..hub import (
     spawn,
     time_limit,
 )
-from ..transports.handles import resolve_stream
+from ...transports.handles import resolve_stream
+from ..endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from . import nat64
 from .answers import (
     AAAA,
@@ -42,7 +43,6 @@ from .answers import (
     Release,
     Target,
 )
-from .endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from .ordering import Past, interleave, sort_key
 from .resolver import LOOPBACK, Resolver, both, default_resolver, is_loopback_name
 from .sources import SourceFinder, policy, source_address
