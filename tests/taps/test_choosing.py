@@ -493,3 +493,22 @@ def test_a_plugin_that_takes_no_unknown_property_can_be_cloned(
         assert len(connection.grouped_connections()) == 2
         clone.abort()
         connection.abort()
+
+
+@pytest.mark.rfc("CG-06")
+def test_the_resolver_of_a_preconnection_is_asked_for_all_names_of_others() -> None:
+    """Those of a rendezvous, of its servers, and of whom a Listener lets in, too."""
+    names = Names(lambda name, family: [HERE] if family == V4 else [])
+    end = local(0).with_stun_server("stun.example", free_port())
+    datagrams = TransportProperties("unreliable-datagram")
+    preconnection = Preconnection(end, named(7), datagrams, resolver=names)
+    _, remotes = preconnection.resolve(timeout=0.2)
+    assert [one.ip_address for one in remotes] == [HERE]
+    preconnection.release()
+    assert {name for name, _ in names.asked} == {"peer.example", "stun.example"}
+    names.asked.clear()
+    with pytest.raises(EstablishmentError):
+        Preconnection(local(0), named(7), datagrams, resolver=names).rendezvous(0.2)
+    Preconnection(local(0), named(7), resolver=names).listen(timeout=10).stop()
+    assert {name for name, _ in names.asked} == {"peer.example"}
+    assert len(names.asked) == 4

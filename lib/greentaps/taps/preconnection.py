@@ -198,9 +198,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         locals_ = [
             (end, resolve_local([end], deadline, passive=True)) for end in setup.local_endpoints
         ]
-        listener = Listener(
-            setup, setup.attempt(Deadline(None), admit=_filter(setup.remote_endpoints, deadline))
-        )
+        listener = Listener(setup, setup.attempt(Deadline(None), admit=_filter(setup, deadline)))
         try:
             taken = set()
             bound: list[Plan] = []  # what is on some interfaces only
@@ -266,7 +264,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         """
         deadline = Deadline(timeout)
         setup, chosen = setup_of(self._setup(Role.RENDEZVOUS))
-        remotes = resolved_remotes(setup.remote_endpoints, deadline)
+        remotes = resolved_remotes(setup.remote_endpoints, deadline, setup.resolver)
         bases = self._hold().gather(setup, chosen, deadline)
         return [end for base in bases for end in base.endpoints()], remotes
 
@@ -360,14 +358,13 @@ def _remove(known: list[Any], old: Iterable[Endpoint]) -> None:
             known.remove(endpoint)
 
 
-def _filter(
-    remotes: tuple[RemoteEndpoint, ...], deadline: Deadline
-) -> Callable[[Any], bool] | None:
-    """What says whether a peer's socket address is one of *remotes*; None if all are welcome."""
-    if not remotes:
+def _filter(setup: Setup, deadline: Deadline) -> Callable[[Any], bool] | None:
+    """What says whether a peer's socket address is one of the Remote Endpoints; None if all are
+    welcome."""
+    if not setup.remote_endpoints:
         return None
-    named = [end.copy().with_port(end.port or 0) for end in remotes]
-    names = resolve_remote(named, deadline)
+    named = [end.copy().with_port(end.port or 0) for end in setup.remote_endpoints]
+    names = resolve_remote(named, deadline, resolver=setup.resolver)
     allowed = {(name[0], name[1]) for name, _ in names}
 
     def admit(peer: Any) -> bool:

@@ -36,6 +36,7 @@ from ...transports.punching import (
 from ..choosing.candidates import Candidate, for_stack
 from ..choosing.establishing import Established, made_ready
 from ..endpoint import LocalEndpoint, NatServer, RemoteEndpoint
+from ..naming.resolver import Resolver
 from ..naming.resolving import resolve_local, resolve_remote
 from ..paths import survey as paths
 from ..properties import NO_PREFERENCE, PREFER, PROHIBIT, REQUIRE, Preference
@@ -331,9 +332,9 @@ class Gathering:
             base.preference = top - rank
         self._ends_at = now() + HOLD_TIME
         self._keepalive_at = now() + KEEPALIVE
-        names: dict[NatServer, list[Any] | TransportError] = {}
+        names = _ServerNames(limit, setup.resolver)
         for base in wanted.values():
-            self._ask_servers(base, names, limit)
+            self._ask_servers(base, names)
         self._wait(limit)
         for base in wanted.values():
             for which, why in base.missing():
@@ -422,9 +423,7 @@ class Gathering:
         """*base* belongs to somebody else from now on."""
         self.bases = {key: one for key, one in self.bases.items() if one is not base}
 
-    def _ask_servers(
-        self, base: Base, names: dict[NatServer, list[Any] | TransportError], limit: Deadline
-    ) -> None:
+    def _ask_servers(self, base: Base, names: _ServerNames) -> None:
         """Begin what each server is to be asked, once for each base.  *names* remembers what they
         were resolved to.  A switchpoint, for that."""
         if base.clients or base.relays:
@@ -432,12 +431,12 @@ class Gathering:
         if base.protocol == "tcp":
             server = base.source.stun_server or base.source.turn_server
             if server is not None and has_codec():
-                self._ask_over_tcp(base, server, _server_address(server, base, names, limit))
+                self._ask_over_tcp(base, server, names.address(server, base))
             return
         for server, relays in ((base.source.stun_server, False), (base.source.turn_server, True)):
             if server is None:
                 continue
-            address = _server_address(server, base, names, limit)
+            address = names.address(server, base)
             if address is None:
                 continue
             client = Client(address, server.credentials, _token)
@@ -594,24 +593,36 @@ def _fair(bases: Sequence[Base]) -> list[int]:
     return in_fair_order([(base.address[0], base.interface) for base in bases])
 
 
-def _server_address(
-    server: NatServer,
-    base: Base,
-    names: dict[NatServer, list[Any] | TransportError],
-    limit: Deadline,
-) -> Address | None:
-    """The address of a server in the family of *base*; None if it has none.  A switchpoint."""
-    if server not in names:
+class _ServerNames:
+    """What the names of servers were resolved to, by *resolver*, within *limit*."""
+
+    def __init__(self, limit: Deadline, resolver: Resolver | None) -> None:
+        self._limit = limit
+        self._resolver = resolver
+        self._found: dict[NatServer, list[Any] | EstablishmentError] = {}
+
+    def address(self, server: NatServer, base: Base) -> Address | None:
+        """The address of a server in the family of *base*; None if it has none.  A
+        switchpoint."""
+        if server not in self._found:
+            self._found[server] = self._look_up(server)
+        found = self._found[server]
+        if isinstance(found, EstablishmentError):
+            base.failures.append((server, str(found)))
+            return None
+        v6 = ":" in base.address[0]
+        return next((name[:2] for name in found if (":" in name[0]) is v6), None)
+
+    def _look_up(self, server: NatServer) -> list[Any] | EstablishmentError:
+        end = RemoteEndpoint().with_port(server.port)
         try:
-            names[server] = resolve_stream((server.host, server.port), 0, 0, limit)
-        except TransportError as error:
-            names[server] = error
-    found = names[server]
-    if isinstance(found, TransportError):
-        base.failures.append((server, str(found)))
-        return None
-    v6 = ":" in base.address[0]
-    return next((name[:2] for name in found if (":" in name[0]) is v6), None)
+            end.with_ip_address(server.host)
+        except ValueError:
+            end.with_hostname(server.host)
+        try:
+            return [name for name, _ in resolve_remote([end], self._limit, resolver=self._resolver)]
+        except EstablishmentError as error:
+            return error
 
 
 # -- The remote ends --
@@ -626,11 +637,13 @@ class Remote:
     hostname: str | None
 
 
-def remotes_of(endpoints: Iterable[RemoteEndpoint], deadline: Deadline) -> list[Remote]:
+def remotes_of(
+    endpoints: Iterable[RemoteEndpoint], deadline: Deadline, resolver: Resolver | None
+) -> list[Remote]:
     """The addresses of Remote Endpoints.  A switchpoint.  Raises EstablishmentError."""
     found: dict[Address, Remote] = {}
     for end in endpoints:
-        for name, hostname in resolve_remote([end], deadline):
+        for name, hostname in resolve_remote([end], deadline, resolver=resolver):
             if not name[1]:
                 raise EstablishmentError(
                     f"a Remote Endpoint of a rendezvous needs a port: {end!r}",
@@ -641,13 +654,13 @@ def remotes_of(endpoints: Iterable[RemoteEndpoint], deadline: Deadline) -> list[
 
 
 def resolved_remotes(
-    endpoints: Iterable[RemoteEndpoint], deadline: Deadline
+    endpoints: Iterable[RemoteEndpoint], deadline: Deadline, resolver: Resolver | None
 ) -> list[RemoteEndpoint]:
     """Remote Endpoints with addresses for those that have names.  A switchpoint.  Raises
     EstablishmentError."""
     found: list[RemoteEndpoint] = []
     for end in endpoints:
-        for name, _ in resolve_remote([end], deadline):
+        for name, _ in resolve_remote([end], deadline, resolver=resolver):
             made = end.copy().with_ip_address(name[0]).with_port(name[1])
             if made not in found:
                 found.append(made)
@@ -696,7 +709,8 @@ class Rendezvous:
         stack = self._chosen[0]
         try:
             gathered = self._gathering.gather(self.setup, self._chosen, _first_part(deadline))
-            remotes = remotes_of(for_stack(self.setup.remote_endpoints, stack), deadline)
+            for_us = for_stack(self.setup.remote_endpoints, stack)
+            remotes = remotes_of(for_us, deadline, self.setup.resolver)
             self._gathering.take()
             gathering_took = now() - begun
             kind = _DatagramDriver if stack[-1].name == "udp" else _StreamDriver
@@ -729,7 +743,8 @@ class Rendezvous:
         stack = self._chosen[0]
         locals_ = [end for end in ends if isinstance(end, LocalEndpoint)]
         for_us = for_stack([end for end in ends if isinstance(end, RemoteEndpoint)], stack)
-        remotes = remotes_of(for_us, self._driver.deadline) if for_us else []
+        resolver = self.setup.resolver
+        remotes = remotes_of(for_us, self._driver.deadline, resolver) if for_us else []
         bases: list[Base] = []
         if locals_:
             late = Gathering(self.credentials)
