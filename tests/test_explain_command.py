@@ -9,6 +9,7 @@ import pytest
 from conftest import Certificates
 from greentaps import Preconnection, SecurityParameters
 from greentaps.cli import main
+from greentaps.taps.choosing.policy import set_system_policy
 from taps.helpers import HERE, free_port, local, plain_listener
 
 
@@ -124,3 +125,17 @@ def test_what_argparse_says(capsys: pytest.CaptureFixture[str], wrong: list[str]
         main(["explain", HERE, "80", *wrong])
     assert caught.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_a_policy_that_cannot_be_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_system_policy(None)
+    for name, content in (("missing", None), ("wrong", "no_such_setting = 1")):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        monkeypatch.setenv("GREENTAPS_POLICY", str(tmp_path / name))
+        status, out, err = explain(capsys, HERE, "80")
+        assert (status, out) == (1, "")
+        assert err.startswith("greentaps explain: ")
+        assert name in err

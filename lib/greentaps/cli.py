@@ -211,7 +211,7 @@ def _explain(options: argparse.Namespace) -> int:
         if options.race:
             return _race(preconnection, options)
         print(preconnection.explain(options.timeout, resolve=not options.offline).text())
-    except EstablishmentError as error:
+    except (EstablishmentError, OSError, ValueError) as error:  # also of a policy's file
         print(f"greentaps explain: {error}", file=sys.stderr)
         return 1
     return 0

@@ -29,6 +29,7 @@ from greentaps import (
     ConnectionError,  # noqa: A004 - RFC 9622's own name
     ConnectionState,
     EstablishmentError,
+    Framer,
     InterfaceType,
     LengthPrefixFramer,
     LocalEndpoint,
@@ -746,6 +747,29 @@ def test_a_late_local_end_that_is_given_up_leaves_nothing(end: str) -> None:
                 connection.add_local([first, unknown])
     until(lambda: owned() == before)
     connection.abort()
+
+
+class Waiting(Framer):
+    """Is never ready."""
+
+    def start(self, link: Any) -> None:
+        link.delay_ready()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_framers_that_are_never_ready_end_it_too(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has set a limit."""
+    monkeypatch.setattr(rendezvous, "HANDSHAKE_TIME", 0.3)
+    one, other = ends(kind)
+    one.add_framer(Waiting())
+    other.add_framer(Waiting())
+    runs = [in_greenlet(each.rendezvous) for each in (one, other)]
+    gevent.joinall(runs, timeout=20)
+    for run in runs:
+        failure = run.get(timeout=0)
+        assert isinstance(failure, EstablishmentError)
 
 
 @pytest.mark.parametrize("kind", KINDS)

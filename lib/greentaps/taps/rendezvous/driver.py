@@ -856,7 +856,7 @@ class _Driver:
             remote=remote.address,
             hostname=remote.hostname,
         )
-        if attempt.deadline.at is None and len(self.stack) > 1:
+        if attempt.deadline.at is None and (len(self.stack) > 1 or self.setup.framers):
             attempt.deadline = Deadline(HANDSHAKE_TIME)
         try:
             for name, value in attempt.options.items():
@@ -985,7 +985,8 @@ class _Driver:
         raise NotImplementedError
 
 
-HANDSHAKE_TIME = 30.0  # seconds of a TLS handshake, where the application sets no limit
+# Seconds until TLS and the framers are ready, where the application sets no limit.
+HANDSHAKE_TIME = 30.0
 
 
 def _made(
