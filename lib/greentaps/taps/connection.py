@@ -347,7 +347,7 @@ class Connection(ConnectionHandlers, FramerHost):
             self._not_established(error)
             raise
 
-    def establish_apart(self, deadline: Deadline) -> None:
+    def _establish_apart(self, deadline: Deadline) -> None:
         """For a clone: `establish`, in a greenlet of its own, since others know this Connection and
         may end it meanwhile."""
         failures: list[Exception] = []
@@ -1768,7 +1768,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._group.append(clone)
         self._review_turns(self._group)
         if wait:
-            clone.establish_apart(deadline)
+            clone._establish_apart(deadline)
         else:
             clone.establish_soon(deadline)
         return clone
