@@ -33,6 +33,7 @@ from greentaps.testing import reported_errors
 from taps.helpers import (
     HERE,
     Stopwatch,
+    blackhole,
     free_port,
     in_greenlet,
     local,
@@ -347,6 +348,33 @@ def test_giving_up_during_a_look_up_leaves_nothing(how: str) -> None:
         assert connection.state is ConnectionState.CLOSED
     until(lambda: names.broken_off == 2)
     until(lambda: len(live_greenlets()) <= before)
+
+
+def _kill(which: str) -> None:
+    """Be the stranger who kills the greenlets that run a function of that name."""
+    for one in live_greenlets():
+        if getattr(getattr(one, "_run", None), "__name__", "") == which:
+            one.kill(block=False)
+
+
+def test_a_stranger_who_kills_an_attempt_or_a_look_up_makes_nobody_wait() -> None:
+    with blackhole() as dead, plain_listener() as alive:
+        ends = [remote(dead), remote(dead), remote(alive.getsockname()[1])]
+        waiting = in_greenlet(Preconnection(None, ends).initiate)
+        gevent.sleep(0)
+        _kill("_attempt_and_tell")  # so the second one starts at once
+        connection = waiting.get()
+        assert connection.history is not None
+        assert "broken off" in connection.history.text()
+        connection.abort()
+    names = Names(lambda name, family: gevent.sleep(3600) or [])
+    waiting = in_greenlet(Preconnection(None, named(1), resolver=names).initiate)
+    until(lambda: len(names.asked) == 2)
+    _kill("_run")
+    error = waiting.get()
+    assert isinstance(error, EstablishmentError)
+    assert error.reason is Reason.RESOLUTION_FAILED
+    until(lambda: names.broken_off == 2)
 
 
 def test_a_resolver_that_is_broken_is_reported_and_ends_the_wait(

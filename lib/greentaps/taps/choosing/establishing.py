@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ...errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
@@ -328,7 +329,8 @@ class Establishment:
     def _obey(self, orders: Sequence[Order]) -> None:
         for verb, node in orders:
             if verb is Verb.ATTEMPT:
-                self._under_way[node] = spawn(self._attempt_and_tell, node)
+                self._under_way[node] = greenlet = spawn(self._attempt_and_tell, node)
+                greenlet.rawlink(partial(self._ended, node))
             else:
                 self._look_up(node, last_resort=verb is Verb.RESORT)
 
@@ -365,6 +367,12 @@ class Establishment:
         except Exception as error:
             result = error
         self._tell(node, result)
+
+    def _ended(self, node: Node, greenlet: Any) -> None:
+        """The greenlet of an attempt has ended; if it has not said how, then somebody killed it."""
+        untold = all(told is not node for told, _ in self._events)
+        if untold and self._under_way.get(node) is greenlet:
+            self._tell(node, TransportError("the attempt was broken off", errno.ECANCELED))
 
     def _tell(self, node: Node, event: Established | News | BaseException) -> None:
         self._events.append((node, event))

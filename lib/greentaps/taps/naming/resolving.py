@@ -191,6 +191,7 @@ class Resolution:
         self._delivered: dict[tuple[Any, ...], Derived] = {}
         self._asking: dict[Question, Any] = {}
         self._greenlet: Any = None
+        self._complete = False  # the last news was given
         self._news: Parked[None] | None = None
         self._told = False
         self._cancelled = False
@@ -202,6 +203,20 @@ class Resolution:
         greenlet = self._greenlet
         if greenlet is not None and greenlet is not current_greenlet():
             greenlet.kill(block=False)
+
+    def _begin_greenlet(self, function: Callable[..., None], *args: Any) -> None:
+        self._greenlet = spawn(function, *args)
+        self._greenlet.rawlink(self._ended)
+
+    def _ended(self, greenlet: Any) -> None:
+        """The greenlet has ended; if its last News was not complete, then somebody killed it."""
+        if not (self._complete or self._cancelled) and greenlet is self._greenlet:
+            error = ResolutionError("the resolution was broken off", address=_shown(self._endpoint))
+            spawn(self._give, News(complete=True, error=error))
+
+    def _give(self, news: News) -> None:
+        self._complete = news.complete
+        self._deliver(news)
 
     # -- What needs no question --
 
@@ -216,7 +231,7 @@ class Resolution:
         else:
             literal = _literal(address or name)
         if literal is None and self._kinds:
-            self._greenlet = spawn(self._run, self._answers())
+            self._begin_greenlet(self._run, self._answers())
             return
         port = self._port()
         if port is None:
@@ -224,7 +239,7 @@ class Resolution:
         elif isinstance(literal, ResolutionError):
             self._end(literal)
         elif literal is not None and self._needs_translation(literal):
-            self._greenlet = spawn(self._run_translation, (literal[0], port))
+            self._begin_greenlet(self._run_translation, (literal[0], port))
         elif literal is None or _kind(literal[0]) not in self._kinds:
             self._end(self._no_family())
         else:
@@ -262,7 +277,7 @@ class Resolution:
         if not found and A in self._kinds:
             found = [Derived(literal, self._endpoint.hostname)]
         if found:
-            self._deliver(News(added=tuple(found), complete=True, order=tuple(found)))
+            self._give(News(added=tuple(found), complete=True, order=tuple(found)))
         else:
             self._end(self._no_family())
 
@@ -293,14 +308,14 @@ class Resolution:
         return [one for one in found[:MAX_ADDRESSES] if _is_usable(one, socket.AF_INET)]
 
     def _begin_last_resort(self) -> None:
-        self._greenlet = spawn(self._run_last_resort, self._port())
+        self._begin_greenlet(self._run_last_resort, self._port())
 
     def _run_last_resort(self, port: int | None) -> None:
         found: tuple[Derived, ...] = ()
         if port is not None:
             found = tuple(self._translated(self._ask_for_v4, port, "A, NAT64"))
         if not self._cancelled:
-            self._deliver(News(added=found, complete=True, order=found))
+            self._give(News(added=found, complete=True, order=found))
 
     def _translated(self, ask: Callable[[], Sequence[str]], port: int, via: str) -> list[Derived]:
         """What the network translates the IPv4 addresses to that *ask* answers with: nothing if it
@@ -324,10 +339,10 @@ class Resolution:
 
     def _deliver_all(self, addresses: Sequence[tuple[Any, ...]], via: str) -> None:
         found = tuple(Derived(address, self._endpoint.hostname, via) for address in addresses)
-        self._deliver(News(added=found, complete=True, order=found))
+        self._give(News(added=found, complete=True, order=found))
 
     def _end(self, error: Exception) -> None:
-        self._deliver(News(complete=True, error=error))
+        self._give(News(complete=True, error=error))
 
     def _no_family(self) -> ResolutionError:
         made = ResolutionError(
@@ -352,7 +367,7 @@ class Resolution:
                     if complete:
                         news = self._translating(news, answers.base)
                     if not self._cancelled:
-                        self._deliver(news)
+                        self._give(news)
         finally:
             self._stop_asking()
 
