@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import pytest
 from conftest import Certificates
 from gevent import ssl as gssl
@@ -20,6 +21,7 @@ from greentaps import (
     TlsError,
     TransportError,
 )
+from greentaps.taps.choosing import establishing
 from peers import running
 from taps.helpers import (
     HERE,
@@ -270,6 +272,40 @@ def test_losers_leave_nothing_at_their_peers(certificates: Certificates) -> None
         silent.settimeout(0.02)
         with pytest.raises(TimeoutError):
             silent.accept()
+
+
+@pytest.mark.rfc("DN-03", "HE-10")
+@pytest.mark.parametrize("wait", [True, False])
+def test_an_attempt_that_is_faster_than_its_end_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    """It succeeds although nobody waits any more: between the kill and its arrival."""
+    aborted: list[str] = []
+
+    class Late:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def abort(self) -> None:
+            aborted.append(self.name)
+
+    def attempt(candidate: Any, template: Any, framers: Any) -> Any:
+        with contextlib.suppress(gevent.GreenletExit):
+            gevent.sleep(3600)
+        return establishing.Established(candidate, Late(str(candidate.remote[1])), ())
+
+    monkeypatch.setattr(establishing, "attempt_one", attempt)
+    ends = [remote(1), remote(2)]
+    preconnection = Preconnection(None, ends)
+    if wait:
+        waiting = in_greenlet(preconnection.initiate)
+        gevent.sleep(0.3)  # so that both run
+        waiting.kill()
+    else:
+        connection = preconnection.initiate(wait=False)
+        gevent.sleep(0.3)
+        connection.abort()
+    until(lambda: sorted(aborted) == ["1", "2"])
 
 
 def test_what_was_not_started_is_never_tried() -> None:

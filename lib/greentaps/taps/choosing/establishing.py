@@ -275,6 +275,7 @@ class Establishment:
         self._under_way: dict[Node, Any] = {}  # greenlets, and look-ups
         self._events: deque[tuple[Node, Established | News | BaseException]] = deque()
         self._news: Parked[None] | None = None
+        self._stopped = False
         self._failures: list[tuple[Any, BaseException]] = []
 
     def run(self) -> Established:
@@ -375,6 +376,9 @@ class Establishment:
             self._tell(node, TransportError("the attempt was broken off", errno.ECANCELED))
 
     def _tell(self, node: Node, event: Established | News | BaseException) -> None:
+        if self._stopped:  # its greenlet was faster than the news that it is to be killed
+            _drop(event)
+            return
         self._events.append((node, event))
         if self._news is not None:
             self._news.finish(None)
@@ -444,13 +448,19 @@ class Establishment:
                 one.cancel()
             else:
                 one.kill(block=False)
+        self._stopped = True
         # Of two that finished in one turn only the first was taken.
         for _, event in self._events:
-            if isinstance(event, Established):
-                event.transport.abort()
+            _drop(event)
 
     def _failure(self) -> EstablishmentError:
         return failure_of(self._race.root, self._failures, self._template.deadline)
+
+
+def _drop(event: Established | News | BaseException) -> None:
+    """Nobody wants what an attempt has come to any more."""
+    if isinstance(event, Established):
+        event.transport.abort()
 
 
 def failure_of(
