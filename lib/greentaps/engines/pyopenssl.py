@@ -111,10 +111,13 @@ class PyOpenSslEngine:
                 buffer = _new_buffer()
             size = _lib.BIO_read(source, buffer, _READ_SIZE)
             data: bytes = _ffi.unpack(buffer, size) if size > 0 else b""
-            while size == _READ_SIZE:
-                size = _lib.BIO_read(source, buffer, _READ_SIZE)
-                if size > 0:
-                    data += _ffi.unpack(buffer, size)
+            if size == _READ_SIZE:  # joined once: a long Message would be copied for each piece
+                read = [data]
+                while size == _READ_SIZE:
+                    size = _lib.BIO_read(source, buffer, _READ_SIZE)
+                    if size > 0:
+                        read.append(_ffi.unpack(buffer, size))
+                data = b"".join(read)
             _buffers.append(buffer)
             return data
         pieces = []
