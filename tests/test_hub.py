@@ -1324,3 +1324,39 @@ def test_all_of_this_under_the_other_gevent_loop():
         if result.returncode >= 0:
             break
     assert result.returncode == 0, result.stdout.decode()[-5000:] + result.stderr.decode()[-2000:]
+
+
+# -- A bell --
+
+
+def test_a_bell_wakes_who_waits_and_whoever_waits_next():
+    bell = hub_module.Bell()
+    woken = []
+
+    def listen():
+        bell.wait(hub_module.Deadline(30))
+        woken.append(1)
+
+    waiting = gevent.spawn(listen)
+    gevent.sleep(0)
+    bell.ring()
+    waiting.join(timeout=5)
+    assert woken == [1]
+    bell.ring()
+    bell.ring()
+    bell.wait(hub_module.Deadline(30))  # rung before: not for ever
+
+
+def test_a_bell_that_nobody_rings_ends_at_the_first_of_its_times():
+    bell = hub_module.Bell()
+    begun = hub_module.now()
+    bell.wait(hub_module.Deadline(0.05))
+    bell.wait(hub_module.Deadline(30), hub_module.now() + 0.05)
+    bell.wait(hub_module.Deadline(30), hub_module.now() - 1)  # long over
+    assert 0.09 < hub_module.now() - begun < 20
+    # One ring is for one wait.
+    waiting = gevent.spawn(bell.wait, hub_module.Deadline(None))
+    gevent.sleep(0)
+    assert not waiting.dead
+    waiting.kill()
+    assert waiting.dead

@@ -49,6 +49,7 @@ from gevent.exceptions import InvalidSwitchError
 from .errors import ResolutionError, SwitchpointError, Timeout, TransportError
 
 __all__ = [
+    "Bell",
     "Deadline",
     "Owner",
     "Parked",
@@ -700,6 +701,39 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the time is over."""
         return self.at is not None and now() >= self.at
+
+
+class Bell:
+    """What one greenlet waits for, again and again: that somebody rings, or that it is time."""
+
+    __slots__ = ("_parked", "_rung")
+
+    def __init__(self) -> None:
+        self._parked: Parked[None] | None = None
+        self._rung = False
+
+    def ring(self) -> None:
+        """There is news: wake who waits, or whoever waits next.  Never switches."""
+        self._rung = True
+        if self._parked is not None:
+            self._parked.finish(None)
+
+    def wait(self, deadline: Deadline, wake_at: float | None = None) -> None:
+        """Park until somebody has rung since the last call has returned, but not beyond the
+        *deadline*, nor the moment *wake_at*.  A switchpoint."""
+        if not self._rung:
+            limits = [] if wake_at is None else [max(wake_at - now(), 0.0)]
+            left = deadline.left()
+            if left is not None:
+                limits.append(left)
+            self._parked = Parked(get_runner())
+            try:
+                self._parked.wait(min(limits, default=None))
+            except Timeout:
+                pass
+            finally:
+                self._parked = None
+        self._rung = False
 
 
 def check_timeout(timeout: float) -> float:

@@ -332,7 +332,12 @@ def connect_flow(
 
     Raises TransportError: no route, or the local port is taken.
     """
-    made = _bound(local, remote, prepare)
+    return _OwnFlow(_connected(_bound(local, remote, prepare), remote, marked=marked), remote)
+
+
+def _connected(made: socket.socket, remote: Any, *, marked: bool) -> DatagramTransport:
+    """A transport over the socket *made*, which is taken, connected to *remote*: so the kernel
+    keeps strangers out, and tells what the network says.  Raises TransportError."""
     try:
         handle = _opened(made)
     except BaseException:
@@ -345,7 +350,7 @@ def connect_flow(
     except OSError as error:
         get_runner().discard(handle)
         raise TransportError.from_errno(error.errno or 0, "connect", remote) from error
-    return _OwnFlow((MarkedDatagramTransport if marked else DatagramTransport)(handle), remote)
+    return (MarkedDatagramTransport if marked else DatagramTransport)(handle)
 
 
 # -- Listeners --

@@ -22,12 +22,10 @@ import pyuv
 
 from ..errors import TransportError
 from ..hub import get_runner
-from . import options
 from .base import CLOSE_TIMEOUT, as_bytes
 from .datagram import DatagramTransport
-from .flow import Flow, _bound, _opened, _OwnFlow
+from .flow import Flow, _bound, _connected, _Lift, _OwnFlow
 from .handles import _opened as _opened_stream
-from .marked import MarkedDatagramTransport
 from .stream import Transport
 
 __all__ = [
@@ -561,36 +559,16 @@ class PunchedFlow(_OwnFlow):
         self._route.lost()
 
 
-class _Sorting:
-    """The protocol of the DatagramTransport below a `PunchedFlow`."""
+class _Sorting(_Lift):
+    """The protocol of the DatagramTransport below a `PunchedFlow`: checks are not for its user."""
 
-    def __init__(self, flow: PunchedFlow) -> None:
-        self._flow = flow
-
-    def connection_made(self, transport: Any) -> None:
-        pass
+    _flow: PunchedFlow
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if addr[:2] == self._flow._below:
             mine = self._flow._route.incoming(data, addr[:2])
             if mine is not None:
                 self._flow._arrived(mine)
-
-    def error_received(self, exc: TransportError) -> None:
-        self._flow._failed(exc)
-
-    def pause_writing(self) -> None:
-        if not self._flow.is_closing():
-            self._flow._pause_writing()
-
-    def resume_writing(self) -> None:
-        if not self._flow.is_closing():
-            self._flow._resume_writing()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if self._flow._error is None:
-            self._flow._error = exc
-        self._flow._lost()
 
 
 def punched_flow(
@@ -604,18 +582,5 @@ def punched_flow(
 ) -> PunchedFlow:
     """A flow over *port*'s socket, which is taken.  With *marked* the data that arrive are
     `MarkedBytes`, but for those that a relay has unpacked.  Raises TransportError."""
-    taken = port.take()
-    try:
-        handle = _opened(taken)
-    except BaseException:
-        taken.close()
-        raise
-    try:
-        # From now on the kernel keeps strangers out, and tells what the network says.
-        with options.socket_of(handle) as here:
-            here.connect(below)
-    except OSError as error:
-        get_runner().discard(handle)
-        raise TransportError.from_errno(error.errno or 0, "connect", below) from error
-    lower = (MarkedDatagramTransport if marked else DatagramTransport)(handle)
+    lower = _connected(port.take(), below, marked=marked)
     return PunchedFlow(lower, below, remote, shown, route)

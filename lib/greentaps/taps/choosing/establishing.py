@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
 from ...framers import Framer, FramerHost, FramerStack
-from ...hub import Deadline, Parked, get_runner, now, spawn
+from ...hub import Bell, Deadline, Parked, get_runner, now, spawn
 from ...plugins import Attempt
 from .. import monitoring
 from ..message import MessageContext, fresh_context
@@ -274,7 +274,7 @@ class Establishment:
         self._temporary = temporary
         self._under_way: dict[Node, Any] = {}  # greenlets, and look-ups
         self._events: deque[tuple[Node, Established | News | BaseException]] = deque()
-        self._news: Parked[None] | None = None
+        self._bell = Bell()
         self._stopped = False
         self._failures: list[tuple[Any, BaseException]] = []
 
@@ -293,7 +293,7 @@ class Establishment:
                 return self._run_alone(only)
             self._obey(orders)
             while not race.over:
-                self._wait(deadline)
+                self._bell.wait(deadline, race.wake_at)
                 winner = self._handle_events()
                 if winner is not None:
                     return winner
@@ -308,8 +308,7 @@ class Establishment:
     def join(self, added: Sequence[Node]) -> None:
         """The root of the tree has got the branches *added*.  Not a switchpoint."""
         self._obey(self._race.join(added, now()))
-        if self._news is not None:  # when to wake has changed
-            self._news.finish(None)
+        self._bell.ring()  # when to wake has changed
 
     def _only(self, orders: Sequence[Order]) -> Node | None:
         """The one candidate, if there is just one and will be no other: it needs no greenlet."""
@@ -380,24 +379,7 @@ class Establishment:
             _drop(event)
             return
         self._events.append((node, event))
-        if self._news is not None:
-            self._news.finish(None)
-
-    def _wait(self, deadline: Deadline) -> None:
-        if self._events:
-            return
-        limits = [limit for limit in (deadline.left(), self._until_wake()) if limit is not None]
-        self._news = Parked(get_runner())
-        try:
-            self._news.wait(min(limits) if limits else None)
-        except Timeout:
-            pass
-        finally:
-            self._news = None
-
-    def _until_wake(self) -> float | None:
-        wake_at = self._race.wake_at
-        return None if wake_at is None else max(wake_at - now(), 0.0)
+        self._bell.ring()
 
     def _handle_events(self) -> Established | None:
         while self._events:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from ...errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
+from ...errors import EstablishmentError, Reason, ResolutionError, TransportError
 from ...hub import (
+    Bell,
     Deadline,
     Parked,
     current_greenlet,
@@ -192,8 +193,7 @@ class Resolution:
         self._asking: dict[Question, Any] = {}
         self._greenlet: Any = None
         self._complete = False  # the last news was given
-        self._news: Parked[None] | None = None
-        self._told = False
+        self._bell = Bell()
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -377,7 +377,7 @@ class Resolution:
             for question in answers.ask():
                 self._asking[question] = greenlet = spawn(self._ask, answers, question)
                 greenlet.rawlink(partial(self._asked, answers, question))
-            self._wait(answers.wake_at)
+            self._bell.wait(self._deadline, answers.wake_at)
             if self._deadline.passed():
                 self._give_up(answers)
             release = answers.take(now())
@@ -394,26 +394,6 @@ class Resolution:
         base = Target(end.hostname or "", _NO_PORT if port is None else port)
         return Answers(base, self._kinds, service)
 
-    def _wait(self, wake_at: float | None) -> None:
-        """Until something was told, or the time has come for something."""
-        if not self._told:
-            limits = [
-                limit
-                for limit in (
-                    self._deadline.left(),
-                    None if wake_at is None else max(wake_at - now(), 0.0),
-                )
-                if limit is not None
-            ]
-            self._news = Parked(get_runner())
-            try:
-                self._news.wait(min(limits) if limits else None)
-            except Timeout:
-                pass
-            finally:
-                self._news = None
-        self._told = False
-
     def _ask(self, answers: Answers, question: Question) -> None:
         try:
             if question.kind == SERVICE:
@@ -427,18 +407,13 @@ class Resolution:
             else:
                 answers.fail(question, error, now(), certain=code in _NEGATIVE)
         self._asking.pop(question, None)
-        self._wake()
+        self._bell.ring()
 
     def _asked(self, answers: Answers, question: Question, _greenlet: Any) -> None:
         """The greenlet that asked has ended; if it has not said how, then somebody killed it."""
         if self._asking.pop(question, None) is not None:
             answers.fail(question, ResolutionError("the resolution was broken off"), now())
-            self._wake()
-
-    def _wake(self) -> None:
-        self._told = True
-        if self._news is not None:
-            self._news.finish(None)
+            self._bell.ring()
 
     def _ask_for_targets(self, base: Target) -> Sequence[Target]:
         found = self._resolver.targets(
