@@ -30,7 +30,7 @@ from greentaps.taps.rendezvous.ice import (
     write_candidate,
 )
 from greentaps.taps.rendezvous.stun import KEEPALIVE, codec, encode, parse
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 A = Credentials("aaaa", "a" * 22)
@@ -333,6 +333,27 @@ def test_an_answer_to_the_nomination_that_is_lost() -> None:
     world.run(5, both_selected(one, other))
     assert lost
     assert one.selected is not None
+
+
+def test_a_peer_that_took_a_pair_unheard_keeps_to_it() -> None:
+    world, one, other = two()
+    second = ("192.0.2.3", 3000)
+    world.place(other, 1, second, facts(B, preference=1))
+    one.add_remote(second, facts(B, preference=1), 0.0)
+
+    def lossy(source: Address, target: Address) -> tuple[Address, Address] | None:
+        took = other.selected is not None and one.controlling
+        if took and source == THERE and world.now < PATIENCE + 1:
+            return None
+        return source, target
+
+    world.way = lossy
+    world.run(3 * PATIENCE, both_selected(one, other))
+    assert one.selected is not None
+    assert other.selected is not None
+    assert one.selected.remote.address == THERE == other.selected.local.address
+    tried = [target for _, target in world.requests(HERE)]
+    assert second in tried  # it was nominated in the end, and refused
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -759,6 +780,9 @@ def test_without_credentials_the_first_word_decides() -> None:
     st.sampled_from([0.0, 0.2, 0.4]),
     st.integers(0, 2**16),
 )
+@example(3, 2, {(0, 1), (1, 1), (2, 0)}, False, 0.4, 1)
+@example(1, 3, {(0, 0), (0, 1), (0, 2)}, True, 0.4, 292)
+@example(1, 3, {(0, 0), (0, 1), (0, 2)}, False, 0.4, 292)
 def test_where_there_is_a_way_both_take_the_same(
     ours: int, theirs: int, open_: set[tuple[int, int]], keyed: bool, loss: float, seed: int
 ) -> None:

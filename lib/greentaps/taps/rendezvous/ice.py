@@ -200,6 +200,9 @@ def _order(address: Address) -> tuple[int, int, int]:
 # -- UDP: the checklist --
 
 
+_OTHER_PAIR = (400, "Another pair is in use")
+
+
 class State(Enum):
     """Of a pair (RFC 8445 section 6.1.2.6)."""
 
@@ -248,6 +251,7 @@ class Pair:
     state: State = State.FROZEN
     asked_for: bool = False  # the controlling peer has nominated it
     nominating: bool = False  # our check does
+    unanswered: bool = False  # we have nominated it, and not heard what came of that
     mapped: Address | None = None  # how the peer sees us
     token: bytes | None = None  # of the check under way
 
@@ -398,6 +402,7 @@ class Agent:
                     self._send(check.pair, data)
                 else:
                     del self._checks[token]
+                    check.pair.unanswered |= check.nominates
                     self._check_failed(check, now)
         if self.selected is not None:
             if self._keepalive_at <= now:
@@ -485,7 +490,19 @@ class Agent:
         valid = [pair for pair in self._ordered() if pair.state is State.SUCCEEDED]
         if valid:
             valid[0].nominating = True
+            self._give_up_at = max(self._give_up_at, now + PATIENCE)
             self._check(valid[0], now, nominates=True)
+
+    def _nominate_again(self, now: float) -> None:
+        """The peer has refused a nomination, so it has taken one that we thought was lost."""
+        self._give_up_at = max(self._give_up_at, now + PATIENCE)
+        for pair in self._pairs.values():
+            if pair.unanswered and pair.state is State.FAILED:
+                self._check_again(pair)
+
+    def _check_again(self, pair: Pair) -> None:
+        pair.state = State.WAITING
+        self._triggered.append(pair)
 
     def _select(self, pair: Pair, now: float) -> None:
         if self.selected is None:
@@ -546,10 +563,16 @@ class Agent:
         pair = self._pair_of(base, message, source, now)
         if pair is None:
             return  # an answer would let the peer take a pair that we cannot take
+        wanted = "USE-CANDIDATE" in message.attributes and not self.controlling
+        if wanted and self.selected not in (None, pair):
+            # RFC 8445 section 7.3.1.5: a nomination that is not accepted has to be rejected.
+            self._answer(base, message, source, "ERROR", {"ERROR-CODE": _OTHER_PAIR}, key)
+            return
         self._answer(base, message, source, "RESPONSE", {"XOR-MAPPED-ADDRESS": source}, key)
         self.speaks_stun = True
-        wanted = "USE-CANDIDATE" in message.attributes and not self.controlling
-        pair.asked_for = pair.asked_for or wanted
+        if wanted:
+            for other in self._pairs.values():
+                other.asked_for = other is pair  # the peer has given up what it asked for before
         if self.selected is not None:
             return
         if pair.state is State.SUCCEEDED or (signed and pair.remote.credentials is None):
@@ -630,10 +653,11 @@ class Agent:
             if message.error_code == 487:
                 if check.role is self.controlling:
                     self._switch_role()
-                pair.state = State.WAITING
-                self._triggered.append(pair)
+                self._check_again(pair)
             else:
                 self._check_failed(check, now)
+                if check.nominates:
+                    self._nominate_again(now)
             return
         self._succeeded(check, message, now)
 
