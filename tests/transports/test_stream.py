@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import pyuv
 from greentaps.errors import TransportError
 from greentaps.hub import get_loop, get_runner
 from greentaps.testing import RecordingProtocol, pattern, settle, wait_until
-from greentaps.transports import Transport
+from greentaps.transports import Transport, options
 from greentaps.transports.options import socket_of
 from transports.helpers import (
     OLD_LIBUV,
@@ -36,11 +37,11 @@ PAUSED: dict[str, Any] = {"connection_made": lambda protocol, transport: transpo
 
 
 def tcp_and_socket(
-    protocol: RecordingProtocol | None = None, **options: Any
+    protocol: RecordingProtocol | None = None, **settings: Any
 ) -> tuple[Transport, RecordingProtocol, socket.socket]:
     """A started transport, and the plain socket at its other end."""
     one, two = tcp_sockets()
-    transport = Transport(tcp_handle(one), **options)
+    transport = Transport(tcp_handle(one), **settings)
     protocol = protocol or RecordingProtocol()
     transport.start(protocol)
     return transport, protocol, two
@@ -189,6 +190,38 @@ def test_close_after_delivery_waits_for_the_peer_to_take_it() -> None:
         transport.close()
         assert receive_all(peer) == b"last words"
         assert protocol.wait_lost() is None
+
+
+def test_the_last_acknowledgement_may_come_while_we_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the connection, and that is no reset."""
+    transport, protocol, peer = tcp_and_socket()
+    peer.settimeout(10)
+    unacknowledged = options.unacknowledged
+    looks: list[int | None] = []
+
+    def look(handle: object) -> int | None:
+        looks.append(unacknowledged(handle))
+        if len(looks) == 2:  # the first is whether there is something to wait for
+            while peer.recv(65536):
+                pass
+            peer.close()
+            deadline = time.monotonic() + 10
+            with socket_of(handle) as here:
+                while not has_ended(here):
+                    assert time.monotonic() < deadline
+        return looks[-1]
+
+    monkeypatch.setattr(options, "unacknowledged", look)
+    transport.write(bytes(2_000_000))  # the kernel takes it, the peer does not
+    transport.close_after_delivery()
+    transport.close()
+    assert protocol.wait_lost() is None
+    assert all(looks[:2])
+    assert looks[-1] == 0
+
+
+def has_ended(sock: socket.socket) -> bool:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == bytes([7])  # TCP_CLOSE
 
 
 def test_the_peer_name_is_in_the_error() -> None:

@@ -214,10 +214,12 @@ class Transport(StreamTransport):
         self._stop_delivery_timer()
         if self._handle.closed:
             return
+        # In this order: the last acknowledgement, too, ends the connection, at any moment.
+        dead = _is_dead(self._handle)
         if not options.unacknowledged(self._handle):
             self._await_delivery = False
             self._finish_close()
-        elif _is_dead(self._handle):
+        elif dead:
             # A reset that came behind the peer's end, where nobody reads any more.
             self._fail(errno.ECONNRESET, "close")
         else:
