@@ -12,6 +12,7 @@ import ctypes
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -161,9 +162,14 @@ class Network:
         return remote(port, self.THERE)
 
 
-def ip(*commands: str) -> None:
-    for command in commands:
-        subprocess.run(["ip", *command.split()], check=True, timeout=20)
+def ip(*commands: str) -> str:
+    """Run these; returns what they say."""
+    return "".join(
+        subprocess.run(
+            ["ip", *command.split()], check=True, timeout=20, stdout=subprocess.PIPE, text=True
+        ).stdout
+        for command in commands
+    )
 
 
 def _enter(namespace: int) -> None:
@@ -208,6 +214,9 @@ def network() -> Iterator[Network]:
                 "-6 addr add fe80::2/64 dev there0 nodad",
                 "link set there0 up",
             )
+        deadline = time.monotonic() + 20
+        while "LOWER_UP" not in ip("link show here0"):
+            assert time.monotonic() < deadline, "the cable has no carrier"
         yield made
     finally:
         _enter(before)
