@@ -121,3 +121,21 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
             pytest.fail(f"left open: {owners} {left} {extra}")
         gevent.sleep(0.01)
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def printed_errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
+    """Fail a test in which a callback has raised something that was only printed; a test that
+    expects it takes it out of this list."""
+    printed: list[BaseException] = []
+    report = Runner.report
+
+    def watched(runner: Runner, context: object, error: BaseException) -> None:
+        if "handle_error" not in runner.hub.__dict__:  # else the test has its own eye on it
+            printed.append(error)
+        report(runner, context, error)
+
+    monkeypatch.setattr(Runner, "report", watched)
+    yield printed
+    if printed:
+        pytest.fail(f"printed: {printed}")

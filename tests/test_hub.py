@@ -358,6 +358,22 @@ def test_an_exception_in_one_callback_leaves_other_connections_alone(reports):
     server.close()
 
 
+def test_an_exception_in_a_callback_is_printed_and_does_not_reach_the_main_greenlet(
+    capsys, printed_errors
+):
+    class Breaks(Recorder):
+        def data_received(self, data):
+            raise ZeroDivisionError(data)
+
+    server, _, bad, protocol = tcp_pair(theirs=Breaks)
+    bad.write(b"x")
+    protocol.until_called("connection_lost")  # here in the main greenlet
+    assert "ZeroDivisionError: b'x'" in capsys.readouterr().err
+    assert [type(error) for error in printed_errors] == [ZeroDivisionError]
+    printed_errors.clear()
+    server.close()
+
+
 def test_an_exception_in_a_raw_callback_is_reported_and_the_loop_goes_on(reports):
     loop = get_loop()
     fired = gevent.event.Event()

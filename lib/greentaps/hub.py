@@ -88,6 +88,7 @@ _TIMEOUT_SHOWS_NEW_HANDLES = tuple(map(int, pyuv.LIBUV_VERSION.split("-")[0].spl
 )
 # Where gevent's loop has no prepare watchers (its libuv), how often raw handles are looked for.
 _RAW_POLL_SECONDS = 0.02
+_CALLBACK = "a callback"  # what gevent is told has failed
 
 
 class Owner(Protocol):
@@ -240,11 +241,13 @@ class Runner:
         if self._running:
             self._failures.append(error)
         else:
-            self.report(None, error)
+            self.report(_CALLBACK, error)
 
     def report(self, context: Any, error: BaseException) -> None:
-        """Hand *error* to gevent's ``hub.handle_error`` (which prints it, or lets it end the
-        program).  May switch: for code outside of uv callbacks."""
+        """Hand *error* to gevent's ``hub.handle_error``, which prints it, and throws
+        KeyboardInterrupt and the like into the main greenlet.  *context*, what has failed, is
+        printed with it; with None gevent would throw every error there.  May switch: for code
+        outside of uv callbacks."""
         self.hub.handle_error(context, type(error), error, error.__traceback__)
 
     def _collect(self, kind: Any, value: BaseException, traceback: Any) -> None:
@@ -254,7 +257,7 @@ class Runner:
 
     def _report_failures(self) -> None:
         while self._failures:
-            self.report(None, self._failures.pop(0))
+            self.report(_CALLBACK, self._failures.pop(0))
 
     # -- Handles that an application starts on the loop by itself --
 
