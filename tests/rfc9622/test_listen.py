@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar
 
 import gevent
 import pytest
@@ -21,6 +24,7 @@ from greentaps import (
     Timeout,
     TransportProperties,
 )
+from greentaps.plugins import NEVER, STREAMS, Attempt, Plugin, register, unregister
 from greentaps.taps.properties import INFINITE
 from rfc9622.world import Log, datagrams, listening, plain, towards
 from taps.helpers import (
@@ -306,6 +310,7 @@ def test_an_address_that_is_taken_or_not_ours(properties: TransportProperties | 
             error = refusal(Preconnection(here, transport_properties=properties))
             assert error.reason is Reason.ESTABLISHMENT_FAILED
             assert isinstance(error.__cause__, OSError)
+            assert f"\n  {here!r}: bind: " in str(error)
 
 
 @pytest.mark.rfc("L-07", "A-04", "ER-01")
@@ -342,6 +347,57 @@ def test_tcp_and_udp_on_one_port() -> None:
             assert second.stack == "udp"
             first.abort()
             second.abort()
+
+
+class Layer(Plugin):
+    """One that stands on any stream, and does nothing."""
+
+    name = "layer"
+    over = (STREAMS,)
+    stream = True
+    offers: ClassVar = {"fullChecksumSend": NEVER}
+
+    def open(self, attempt: Attempt, below: Any) -> Any:
+        return below
+
+    def accept(self, attempt: Attempt, below: Any) -> Any:
+        return below
+
+
+@pytest.fixture
+def layer() -> Iterator[None]:
+    plugin = Layer()
+    register(plugin)
+    yield
+    unregister(plugin)
+
+
+@pytest.mark.rfc("L-07")
+@pytest.mark.parametrize("interface", [None, "lo"])
+@pytest.mark.parametrize(("wish", "stack"), [("prefer", "tcp"), ("avoid", "layer/tcp")])
+def test_of_several_stacks_over_one_protocol_the_best_has_the_port(
+    layer: None, wish: str, stack: str, interface: str | None
+) -> None:
+    wanted = TransportProperties(fullChecksumSend=wish)
+    here = local() if interface is None else local().with_interface(interface)
+    with Preconnection(here, transport_properties=wanted).listen() as listener:
+        assert len(listener.local_endpoints) == 1
+        with plain_client(port_of(listener)) as client:
+            client.sendall(b"x")
+            with listener.accept(timeout=10) as connection:
+                assert connection.stack == stack
+                assert connection.receive(min_incomplete_length=1, timeout=10).data == b"x"
+
+
+@pytest.mark.rfc("L-02")
+def test_a_burst_of_clients_has_room() -> None:
+    """Whom the kernel has no room for tries again after a second, and then after two more."""
+    burst = min(200, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+    with listening() as listener, ExitStack() as clients:
+        for _ in range(burst):  # the hub does not run meanwhile, so that nothing is accepted
+            address = (HERE, port_of(listener))
+            client = clients.enter_context(socket.create_connection(address, timeout=0.9))
+            reset(client)
 
 
 @pytest.mark.rfc("L-05", "T-04")

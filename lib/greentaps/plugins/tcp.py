@@ -38,7 +38,7 @@ from . import ALWAYS, EITHER, NEVER, Attempt, Offer, Plugin
 
 __all__ = ["Tcp", "configure"]
 
-BACKLOG = 128
+BACKLOG = 0xFFFF  # the kernel makes it net.core.somaxconn, which is the administrator's to say
 # So many retransmissions in a row are worth a SoftError.
 RETRANSMISSIONS = 3
 

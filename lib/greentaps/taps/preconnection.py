@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import EstablishmentError, Reason, Timeout, TransportError
 from ..framers import Framer
 from ..hub import Deadline, switchpoint, wait_until_idle
-from ..plugins import Stack
+from ..plugins import Plugin, Stack
 from . import monitoring
 from .choosing.candidates import for_stack
 from .choosing.establishing import failure_reason
@@ -203,24 +203,21 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
             taken = set()
             bound: list[Plan] = []  # what is on some interfaces only
             for end, names in locals_:
+                stacks = _one_for_each_port(
+                    stack for stack in chosen if end in for_stack(setup.local_endpoints, stack)
+                )
                 for address in names:
                     key = (address, end.interface, end.protocol)
                     if key in taken:
                         continue
                     for at in _at_each(end, setup.paths(end)):
-                        for stack in chosen:
-                            if end not in for_stack(setup.local_endpoints, stack):
-                                continue
+                        for stack in stacks:
                             taken.add(key)
                             # One port for all, also where the system has chosen it.
                             port = _open(listener, stack, address, at)[1]
                             address = (address[0], port, *address[2:])
                     if None not in setup.paths(end):
-                        bound += [
-                            Plan(stack, address, end)
-                            for stack in chosen
-                            if end in for_stack(setup.local_endpoints, stack)
-                        ]
+                        bound += [Plan(stack, address, end) for stack in stacks]
             if not taken:
                 raise EstablishmentError(
                     "no Local Endpoint is for a protocol that has what is asked for",
@@ -380,10 +377,19 @@ def _at_each(end: LocalEndpoint, interfaces: list[str | None]) -> list[LocalEndp
     return [end.copy().with_interface(name) for name in interfaces if name is not None]
 
 
+def _one_for_each_port(stacks: Iterable[Stack]) -> list[Stack]:
+    """The best of *stacks* over each protocol at the bottom.  Of what comes in on one port of one
+    protocol nobody could say for which of several stacks it is."""
+    best: dict[Plugin, Stack] = {}
+    for stack in stacks:
+        best.setdefault(stack[-1], stack)
+    return list(best.values())
+
+
 def _open(listener: Listener, stack: Stack, local: Any, endpoint: LocalEndpoint) -> Any:
     try:
         return listener.open(stack, local, endpoint)
     except (TransportError, Timeout) as error:
         raise EstablishmentError(
-            "cannot listen", failure_reason([error]), [(local, error)]
+            "cannot listen", failure_reason([error]), [(endpoint, error)]
         ) from error
