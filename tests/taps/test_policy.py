@@ -10,6 +10,7 @@ import pytest
 from greentaps import (
     EstablishmentError,
     InterfaceType,
+    LocalEndpoint,
     Preconnection,
     Reason,
 )
@@ -20,7 +21,7 @@ from greentaps.taps.choosing.policy import (
     get_system_policy,
     set_system_policy,
 )
-from taps.helpers import free_port, local, plain_listener, remote
+from taps.helpers import HERE, free_port, local, plain_listener, remote, until
 
 
 @pytest.fixture(autouse=True)
@@ -140,11 +141,20 @@ def test_a_file_that_is_wrong_is_never_half_used(
     with plain_listener() as listener:
         preconnection = Preconnection(remote_endpoint=remote(listener.getsockname()[1]))
         for _ in range(2):
-            with pytest.raises(ValueError, match=words):
+            with pytest.raises(EstablishmentError, match=words) as caught:
                 preconnection.initiate(timeout=10)
+            assert caught.value.reason is Reason.INVALID_CONFIGURATION
     monkeypatch.setenv("GREENTAPS_POLICY", str(tmp_path / "missing"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(EstablishmentError, match=r"GREENTAPS_POLICY.*missing") as caught:
         preconnection.initiate(timeout=10)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    with pytest.raises(EstablishmentError):
+        Preconnection(LocalEndpoint().with_ip_address(HERE)).listen()
+    told: list[Reason] = []
+    preconnection.on_establishment_error(lambda connection, error: told.append(error.reason))
+    preconnection.initiate(timeout=10, wait=False)
+    until(lambda: bool(told))
+    assert told == [Reason.INVALID_CONFIGURATION]
 
 
 def test_only_a_policy_can_be_set() -> None:

@@ -27,7 +27,7 @@ from .choosing.candidates import (
 )
 from .choosing.establishing import Established
 from .choosing.gathering import Additions, establish
-from .choosing.policy import SystemPolicy, get_system_policy
+from .choosing.policy import SystemPolicy, policy_in_force
 from .endpoint import LocalEndpoint, RemoteEndpoint
 from .events import Events
 from .naming.resolver import Resolver
@@ -118,7 +118,7 @@ class Setup:
         """The stacks to try, best first.  Fails, before anything is opened, if there is none that
         can work as configured.  Raises EstablishmentError."""
         self.check()
-        policy = get_system_policy()
+        policy = policy_in_force()
         secured = self.security is not None
         if self.security is None or not self.security.is_opportunistic:
             return self._usable(server_side, policy, secured=secured)
@@ -148,14 +148,14 @@ class Setup:
         """With opportunistic security: the stack that adds it to *stack*, if there is one."""
         if self.security is None or not self.security.is_opportunistic:
             return None
-        better = self._usable(True, get_system_policy(), secured=True)
+        better = self._usable(True, policy_in_force(), secured=True)
         return next((one for one in better if one[1:] == stack), None)
 
     def check(self) -> None:
         """Whether the Endpoints and the properties fit the role, each other and this machine: what
         can be said before anything is opened.  Raises EstablishmentError."""
         self.check_wishes()
-        self.ways([(local, ()) for local in self.local_endpoints or (None,)], get_system_policy())
+        self.ways([(local, ()) for local in self.local_endpoints or (None,)], policy_in_force())
 
     def check_wishes(self) -> None:
         """`check`, without a look at the ways out.  Raises EstablishmentError."""
@@ -230,7 +230,7 @@ class Setup:
     def paths(self, end: LocalEndpoint) -> list[str | None]:
         """The interfaces to listen on for a Local Endpoint; None is all of them.  Raises
         EstablishmentError if there is none."""
-        ways = self.ways([(end, ())], get_system_policy())
+        ways = self.ways([(end, ())], policy_in_force())
         return [way.interface for way in ways if way.cut is None]
 
     @_Once

@@ -23,7 +23,7 @@ from .candidates import Node, Score, Verdict, Way, attach, graft, tree
 from .establishing import Established, Establishment
 from .explaining import Explanation
 from .learning import Learning, is_here
-from .policy import SystemPolicy, get_system_policy
+from .policy import SystemPolicy, policy_in_force
 from .racing import Moment, Race
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def explain(setup: Setup, deadline: Deadline, *, names: bool) -> Explanation:
     kinds = [setup.security is not None]
     if setup.security is not None and setup.security.is_opportunistic:
         kinds = [True, False]
-    policy = get_system_policy()
+    policy = policy_in_force()
     learning = _learning(setup, policy)
     root = grow(setup, deadline, kinds, policy, learning)
     if names:
@@ -212,7 +212,7 @@ def _local_addresses(local: LocalEndpoint | None, deadline: Deadline) -> tuple[A
 def _race(
     setup: Setup, secured: bool, begun: float, deadline: Deadline, additions: Additions | None
 ) -> Established:
-    policy = get_system_policy()
+    policy = policy_in_force()
     learning = _learning(setup, policy)
     root = grow(setup, deadline, [secured], policy, learning)
 

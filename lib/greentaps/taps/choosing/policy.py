@@ -15,9 +15,17 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ...errors import EstablishmentError, Reason
 from ..properties import InterfaceType
 
-__all__ = ["Branch", "RaceMode", "SystemPolicy", "get_system_policy", "set_system_policy"]
+__all__ = [
+    "Branch",
+    "RaceMode",
+    "SystemPolicy",
+    "get_system_policy",
+    "policy_in_force",
+    "set_system_policy",
+]
 
 # Names the file of an administrator's policy; read when a policy is first needed.
 VARIABLE = "GREENTAPS_POLICY"
@@ -231,6 +239,17 @@ def get_system_policy() -> SystemPolicy:
         path = os.environ.get(VARIABLE)
         _policy = SystemPolicy.from_file(path) if path else SystemPolicy()
     return _policy
+
+
+def policy_in_force() -> SystemPolicy:
+    """`get_system_policy`, for an establishment.  Raises EstablishmentError."""
+    try:
+        return get_system_policy()
+    except (OSError, ValueError) as error:
+        raise EstablishmentError(
+            f"the policy that {VARIABLE} names cannot be used: {error}",
+            Reason.INVALID_CONFIGURATION,
+        ) from error
 
 
 def set_system_policy(policy: SystemPolicy | None) -> None:
