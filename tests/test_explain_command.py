@@ -90,6 +90,14 @@ def test_a_picture_that_cannot_be_written(
     assert picture in err
 
 
+def test_a_name_that_leads_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = explain(capsys, "localhost", "no-such-service")
+    assert (status, err) == (1, "")
+    assert "no port is known" in out
+    status, out, err = explain(capsys, "localhost", "no-such-service", "--offline")
+    assert (status, err) == (0, "")  # nobody knows yet
+
+
 def test_a_race_that_nobody_wins(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = explain(capsys, HERE, str(free_port()), "--race")
     assert status == 1

@@ -13,6 +13,7 @@ from .errors import EstablishmentError, GreentapsError
 
 if TYPE_CHECKING:
     from .taps import Preconnection
+    from .taps.choosing.candidates import Node
 
 __all__ = ["main"]
 
@@ -210,11 +211,19 @@ def _explain(options: argparse.Namespace) -> int:
     try:
         if options.race:
             return _race(preconnection, options)
-        print(preconnection.explain(options.timeout, resolve=not options.offline).text())
-    except (EstablishmentError, OSError, ValueError) as error:  # also of a policy's file
+        explanation = preconnection.explain(options.timeout, resolve=not options.offline)
+    except EstablishmentError as error:
         print(f"greentaps explain: {error}", file=sys.stderr)
         return 1
-    return 0
+    print(explanation.text())
+    return 0 if _has_candidate(explanation.tree) else 1
+
+
+def _has_candidate(node: Node) -> bool:
+    """Whether *node*, or one below it, can be tried, or may be when its name is looked up."""
+    if node.cut is not None:
+        return False
+    return node.branch is None or node.unresolved or any(map(_has_candidate, node.children))
 
 
 def _race(preconnection: Preconnection, options: argparse.Namespace) -> int:

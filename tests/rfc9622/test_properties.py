@@ -253,6 +253,8 @@ def test_unknown_names_list_what_there_is() -> None:
     assert text.startswith("no property is called 'realiability' (did you mean reliability?)")
     assert all(row.name in text for row in TABLE)
     assert caught.value.name == "realiability"
+    with pytest.raises(UnknownPropertyError, match="did you mean keepAlive"):
+        TransportProperties(keep_alives="Require")
     wrong: Any
     for wrong in (None, 7, b"reliability", [], Preference.AVOID):
         with pytest.raises(PropertyTypeError):

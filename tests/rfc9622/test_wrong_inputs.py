@@ -42,6 +42,14 @@ def ends() -> Iterator[tuple[Connection, Connection]]:
 # -- Endpoints --
 
 
+@pytest.mark.rfc("T-01")
+@pytest.mark.parametrize("wrong", ["localhost:80", ("localhost", 80), [None]])
+def test_what_is_no_endpoint_is_told_as_it_was_given(wrong: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        Preconnection(remote_endpoint=wrong)
+    assert str(caught.value).endswith(f"not {wrong!r}")
+
+
 @pytest.mark.rfc("T-01", "E-04", "E-05", "E-06", "E-07", "E-09", "E-12")
 @pytest.mark.parametrize("kind", [LocalEndpoint, RemoteEndpoint])
 @pytest.mark.parametrize(

@@ -1123,7 +1123,7 @@ def test_arguments(certificates: Certificates) -> None:
         SslTransport(one, context, False)
     with pytest.raises(ValueError, match="timeout"):
         SslTransport(one, context, False, "localhost", handshake_timeout=-1)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="StreamTransport, not str"):
         SslTransport("handle", context, False, "localhost")
     protocol = RecordingProtocol()
     one.start(protocol)  # none of these has touched it

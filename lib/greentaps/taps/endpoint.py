@@ -397,10 +397,10 @@ def endpoints_of(given: Any, kind: type[E]) -> list[E]:
     """*given* is one Endpoint, several, or None: a list of them.  Raises TypeError."""
     if given is None:
         return []
-    found: list[E] = [given] if isinstance(given, Endpoint) else list(given)  # type: ignore[list-item]
+    found: list[Any] = [given] if isinstance(given, Endpoint | str) else list(given)
     for endpoint in found:
         if not isinstance(endpoint, kind):
-            raise TypeError(f"a {kind.__name__} is needed, not {endpoint!r}")
+            raise TypeError(f"a {kind.__name__} is needed, or several, not {given!r}")
     return found
 
 

@@ -26,6 +26,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar
 
+import pyuv
+
 from ..engines import Engine, context_of, is_context, make_engine
 from ..errors import TlsError, TransportError
 from ..hub import check_timeout
@@ -133,6 +135,10 @@ class SslTransport(StreamTransport):
         self._engine: Engine = make_engine(context, server_side, server_hostname)
         self._engine.on_progress(self._answered)
         lower = handle
+        if not isinstance(lower, StreamTransport | pyuv.Stream):
+            raise TypeError(
+                f"handle must be a pyuv.Stream or a StreamTransport, not {type(handle).__name__}"
+            )
         if not isinstance(lower, StreamTransport):
             lower = Transport(handle, server_hostname)
         elif lower._state is not NEW:

@@ -612,8 +612,11 @@ def combined(name: Any) -> Combined | None:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [*_rows, *_exact], n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    near = difflib.get_close_matches(name, _exact, n=1)
+    hint = ""
+    if near:
+        row, opposite = _exact[near[0]]
+        hint = f" (did you mean {near[0] if opposite else row.name}?)"
     return f"no property is called {name!r}{hint}; there are {', '.join(_rows)}"
 
 
