@@ -25,3 +25,15 @@ default_role = "py:obj"
 rst_prolog = ".. py:currentmodule:: greentaps\n"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say what the types are for
+
+
+def plain_signature(app, what, name, obj, options, signature, returns):
+    """Without the places that older systems have for arguments, and the look of a sentinel."""
+    if signature is not None:
+        signature = signature.replace("_first=None, _second=None, _third=None, /, ", "")
+        signature = signature.replace("=<object object>", "=...")
+    return signature, returns
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", plain_signature)

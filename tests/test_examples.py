@@ -423,6 +423,13 @@ def test_the_flow_of_neatpy() -> None:
         assert run("older_neatpy_client", port) == "Got message 17: Hello from server\n"
 
 
+@shows("older_ouroboros_echo")
+def test_the_flow_of_ouroboros() -> None:
+    with serving("older_ouroboros_echo", "-l", 0) as port:
+        for _ in range(2):
+            assert run("older_ouroboros_echo", port) == "Hello, PyOuroboros!\n"
+
+
 @shows("contracts")
 def test_contracts() -> None:
     promises, parser, order = run("contracts").splitlines()
@@ -443,6 +450,7 @@ def test_both_forms_say_how_they_belong_together() -> None:
 ONE_FORM = {
     "older_neatpy_client": "its own is the event-driven one; echo_client has both",
     "older_neatpy_server": "its own is the event-driven one; echo_server has both",
+    "older_ouroboros_echo": "its own is the blocking one; echo_client and echo_server have both",
     "older_pytaps_client": "its own is the event-driven one; secure_echo_client has both",
     "older_pytaps_listener": "its own is the event-driven one; secure_echo_server has both",
 }

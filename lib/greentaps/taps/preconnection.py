@@ -183,8 +183,9 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
 
         A Local Endpoint without an address means every address of this machine, one without a
         port a port of the system's choice.  Remote Endpoints, if there are any, are the only
-        peers that are let in.  *timeout* (seconds) is for the resolution of names.  Raises
-        EstablishmentError, after the event of the same name.
+        peers that are let in.  Of several stacks over one protocol, as TCP, the best is used.
+        *timeout* (seconds) is for the resolution of names.  Raises EstablishmentError, after the
+        event of the same name.
         """
         try:
             return self._listen(Deadline(timeout))
