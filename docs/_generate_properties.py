@@ -172,21 +172,20 @@ def _properties(out: io.StringIO, group: Group) -> None:
     rows = [row for row in taps.TABLE if row.group is group]
     _table(
         out,
-        ("Name", "Section", "Type", "Values", "Default", "What it says"),
+        ("Name", "Values", "Default", "What it says (and the RFC's section)"),
         (
             (
                 f"``{row.name}``",
-                row.section,
-                row.type.label,
-                "any Preference"
+                "Preference"
                 if row.is_preference
-                else row.type.allowed + (f" ({row.unit})" if row.unit else ""),
+                else f"{row.type.label}: {row.type.allowed}"
+                + (f" ({row.unit})" if row.unit else ""),
                 _default(row),
-                row.about,
+                f"{row.about} ({row.section})",
             )
             for row in rows
         ),
-        "18 8 10 22 14 28",
+        "26 26 14 34",
     )
 
 

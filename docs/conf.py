@@ -14,10 +14,12 @@ release = version = runpy.run_path(str(VERSION_FILE))["__version__"]
 extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build", "_conformance.rst"]  # the latter is part of conformance.rst
 html_theme = "alabaster"
+html_static_path = ["_static"]  # custom.css in it is alabaster's own name
 html_theme_options = {
     "description": "Transport services in blocking style",
-    "page_width": "60em",
-    "sidebar_width": "15em",
+    "page_width": "72em",
+    "body_max_width": "none",
+    "sidebar_width": "16em",
 }
 
 # A name in single backticks is an object of ours where there is one, as in the docstrings.

@@ -445,11 +445,11 @@ class SecurityParameters:
     def set_trust_verification_callback(self, callback: TrustCallback | None) -> SecurityParameters:
         """Have *callback* judge every peer (``SetTrustVerificationCallback``).
 
-        It gets a `TrustVerification`, which says what the usual verification found, and has the
-        last word: only True lets the connection be made.  It runs in a greenlet of its own and
-        may block; until it returns the peer gets no more from us, and establishing waits, within
-        its time limit.  An exception is a no.  Sessions are not resumed then, since that shows no
-        certificate.  On a listener: clients have to have a certificate.
+        It gets a `greentaps.engines.TrustVerification`, which says what the usual verification
+        found, and has the last word: only True lets the connection be made.  It runs in a greenlet
+        of its own and may block; until it returns the peer gets no more from us, and establishing
+        waits, within its time limit.  An exception is a no.  Sessions are not resumed then, since
+        that shows no certificate.  On a listener: clients have to have a certificate.
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"a callback is needed, not {callback!r}")
@@ -462,10 +462,10 @@ class SecurityParameters:
     ) -> SecurityParameters:
         """Have *callback* say who we are (``SetIdentityChallengeCallback``).
 
-        It gets an `IdentityChallenge` when the peer asks for a certificate: of a client only if
-        the server does, of a server for each new session.  It returns an identity in one of the
-        forms that `set` takes for clientCertificate, or None for none.  It runs in a greenlet of
-        its own and may block.  An exception ends the attempt.
+        It gets a `greentaps.engines.IdentityChallenge` when the peer asks for a certificate: of a
+        client only if the server does, of a server for each new session.  It returns an identity in
+        one of the forms that `set` takes for clientCertificate, or None for none.  It runs in a
+        greenlet of its own and may block.  An exception ends the attempt.
 
         The private key has to be handed over: neither TLS library lets Python sign in its place.
         """
