@@ -1,5 +1,6 @@
 """How Sphinx builds the documentation."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -30,10 +31,11 @@ autodoc_typehints = "none"  # the docstrings say what the types are for
 
 
 def plain_signature(app, what, name, obj, options, signature, returns):
-    """Without the places that older systems have for arguments, and the look of a sentinel."""
+    """Without the places that older systems have for arguments, and what nobody wants to read."""
     if signature is not None:
         signature = signature.replace("_first=None, _second=None, _third=None, /, ", "")
-        signature = signature.replace("=<object object>", "=...")
+        signature = re.sub("=<(object object|factory)>", "=...", signature)
+        signature = re.sub(r"(x{9})x{99,}", r"\1...", signature)
     return signature, returns
 
 
