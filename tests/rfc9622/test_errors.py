@@ -96,6 +96,13 @@ def was_reset() -> TapsError:
         return found
 
 
+def was_reset_before_the_shutdown() -> TapsError:
+    with with_plain_peer() as (connection, peer):
+        connection.send(b"", MessageContext().add("final", True))
+        reset(peer)  # the hub has not run, so the shutdown is still to be made
+        return error_of(lambda: connection.receive(timeout=10))
+
+
 def aborted_by_us() -> TapsError:
     with joined() as (client, _):
         client.abort()
@@ -128,6 +135,7 @@ CASES: dict[Callable[[], TapsError], tuple[type[TapsError], Reason]] = {
     expired: (Expired, Reason.TIMEOUT),
     not_framed: (ReceiveError, Reason.DEFRAMING_FAILED),
     was_reset: (ConnectionError, Reason.CONNECTION_ABORTED),
+    was_reset_before_the_shutdown: (ConnectionError, Reason.CONNECTION_ABORTED),
     aborted_by_us: (ConnectionError, Reason.LOCAL_ABORT),
     closed: (ReceiveError, Reason.CLOSED),
     callback_failed: (ConnectionError, Reason.PROTOCOL_FAILED),

@@ -2203,9 +2203,13 @@ def _again(error: BaseException) -> BaseException:
     return made
 
 
+# The last is what a shutdown is told when the reset was faster.
+_PEER_HAS_GONE = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN)
+
+
 def _reason_of(cause: BaseException | None) -> Reason:
     if isinstance(cause, OSError):
-        if cause.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
+        if cause.errno in _PEER_HAS_GONE:
             return Reason.CONNECTION_ABORTED
         if cause.errno == errno.ETIMEDOUT:
             return Reason.TIMEOUT
