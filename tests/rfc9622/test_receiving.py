@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_overloads
 
 import gevent
 import pytest
@@ -35,6 +35,15 @@ from taps.helpers import (
 
 def framed(*messages: bytes) -> bytes:
     return b"".join(bytes([len(data)]) + data for data in messages)
+
+
+def test_to_a_type_checker_a_receive_that_waits_gives_a_message() -> None:
+    waiting = get_overloads(Connection.receive)[0].__annotations__
+    assert (waiting["wait"], waiting["handler"], waiting["return"]) == (
+        "Literal[True]",
+        "None",
+        "Message",
+    )
 
 
 # -- One event per Receive --

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from math import inf
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from ..errors import (
     CloneError,
@@ -934,6 +934,17 @@ class Connection(ConnectionHandlers, FramerHost):
             self.end_batch()
 
     # -- Receiving --
+
+    @overload
+    def receive(
+        self,
+        min_incomplete_length: float | None = None,
+        max_length: float | None = None,
+        *,
+        timeout: float | None = None,
+        wait: Literal[True] = True,
+        handler: None = None,
+    ) -> Message: ...
 
     @overload
     def receive(
