@@ -446,6 +446,14 @@ def test_gevent_sockets_pools_queues_and_timeouts_work_beside_our_handles():
     server.close()
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_program_that_patches_the_standard_library(moment, certificates):
+    with script("patched", moment, certificates.server, certificates.ca) as program:
+        said = [program.line() for _ in range(7)]
+        assert program.wait() == 0
+    assert said == ["TLS", "THREAD", "UDP", "SOCKET", "TLSv1.3", "path", "CHILD"]
+
+
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_deadlock_is_still_detected(raw):
     def deadlock():

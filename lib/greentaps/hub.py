@@ -28,15 +28,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import select
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import wraps
 from math import inf
-from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
 
 import gevent
 import gevent.socket
@@ -45,6 +43,7 @@ import pyuv
 from gevent import Timeout as _GeventTimeout
 from gevent import get_hub, getcurrent
 from gevent.exceptions import InvalidSwitchError
+from gevent.monkey import get_original
 
 from .errors import ResolutionError, SwitchpointError, Timeout, TransportError
 
@@ -54,10 +53,14 @@ __all__ = [
     "Owner",
     "Parked",
     "ParkedAgain",
+    "PlainSocket",
     "Runner",
+    "ThreadLocal",
     "current_greenlet",
+    "get_ident",
     "get_loop",
     "get_runner",
+    "getaddrinfo",
     "in_callback",
     "marks_switchpoint",
     "now",
@@ -77,7 +80,19 @@ now = time.monotonic
 current_greenlet = getcurrent
 sleep = gevent.sleep
 
-_get_ident = threading.get_ident
+# A program may have patched the standard library (``gevent.monkey``).  In here a thread is a thread
+# and not a greenlet, and no call that looks harmless switches.
+get_ident = get_original("_thread", "get_ident")
+_epoll = get_original("select", "epoll")
+if TYPE_CHECKING:
+    from socket import getaddrinfo
+    from socket import socket as PlainSocket  # noqa: N812
+    from threading import local as ThreadLocal  # noqa: N812
+else:
+    getaddrinfo = get_original("socket", "getaddrinfo")
+    PlainSocket = get_original("socket", "socket")
+    ThreadLocal = get_original("_thread", "_local")
+
 # What ``hub.switch()`` is when the caller is not the hub, which `Parked` has made sure of.
 _switch = greenlet.greenlet.switch
 _NOWAIT = pyuv.UV_RUN_NOWAIT
@@ -109,7 +124,7 @@ class Runner:
         self.loop: Any = pyuv.Loop()
         self.loop.excepthook = self._collect
         self.closed = False
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._watcher = hub.loop.io(self.loop.fileno(), 1)
         self._watching = False
         self._kicked = False
@@ -134,7 +149,7 @@ class Runner:
     def kick(self) -> None:
         """Run the uv loop soon: to be called after each call that arms something new."""
         if not self._kicked:
-            if _get_ident() != self._thread:
+            if get_ident() != self._thread:
                 raise _other_thread_error()
             # In this order a CTRL-C between the two costs one run, and not every later one.
             self.hub.loop.run_callback(self._run)
@@ -394,7 +409,7 @@ class Runner:
         on to run its hub.
         """
         self._detach()
-        if self._thread != threading.get_ident():
+        if self._thread != get_ident():
             self._blank_out()
             return
         for watcher in (self._raw_timer, *self._raw):
@@ -411,7 +426,7 @@ class Runner:
     def _detach(self) -> None:
         """Leave the epoll set that is shared with the parent: it would go deaf if we closed a
         handle before."""
-        fresh = select.epoll()
+        fresh = _epoll()
         os.dup2(fresh.fileno(), self.loop.fileno(), inheritable=False)
         fresh.close()
 
@@ -468,7 +483,7 @@ def _destroying(destroy: Callable[..., Any], runner: weakref.ref[Runner]) -> Cal
     return destroy_hub
 
 
-class _Local(threading.local):
+class _Local(ThreadLocal):
     runner: Runner | None = None
 
 
@@ -569,7 +584,7 @@ class Parked(Generic[T]):
             runner = self._runner
             hub = runner.hub
             current = getcurrent()
-            if current is hub or runner.closed or _get_ident() != runner._thread:
+            if current is hub or runner.closed or get_ident() != runner._thread:
                 raise _cannot_park(runner)
             self.greenlet = current
             timer = None if timeout is None else runner.call_later(timeout, self._expire)
@@ -601,7 +616,7 @@ class ParkedAgain(Parked[T]):
             runner = self._runner
             hub = runner.hub
             current = getcurrent()
-            if current is hub or runner.closed or _get_ident() != runner._thread:
+            if current is hub or runner.closed or get_ident() != runner._thread:
                 raise _cannot_park(runner)
             self.greenlet = current
             timer = None if timeout is None else runner.call_later(timeout, self._expire)

@@ -402,14 +402,14 @@ def test_a_change_of_the_network_drops_round_trip_times(host: Host) -> None:
 
 @pytest.fixture
 def no_netlink(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = socket.socket
+    real = netlink.PlainSocket
 
     def refuse(family: int = -1, *args: Any, **kwargs: Any) -> Any:
         if family == socket.AF_NETLINK:
             raise PermissionError(errno.EPERM, "a sandbox")
         return real(family, *args, **kwargs)
 
-    monkeypatch.setattr(netlink.socket, "socket", refuse)
+    monkeypatch.setattr(netlink, "PlainSocket", refuse)
     forget_survey()
 
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import pyuv
 
 from ..errors import TransportError
-from ..hub import check_timeout, get_runner
+from ..hub import PlainSocket, check_timeout, get_runner
 from .base import CLOSE_TIMEOUT, CLOSED, CLOSING, NEW, OPEN, BaseTransport, as_bytes
 from .stream import MODES
 
@@ -300,7 +300,7 @@ class DatagramTransport(BaseTransport):
     # -- Sockets that libuv knows as connected --
 
     def _make_duplicate(self) -> socket.socket:
-        duplicate = socket.socket(fileno=os.dup(self._handle.fileno()))
+        duplicate = PlainSocket(fileno=os.dup(self._handle.fileno()))
         duplicate.setblocking(False)
         return duplicate
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import pyuv
 
 from ..errors import TransportError
-from ..hub import Runner, check_timeout, get_runner
+from ..hub import PlainSocket, Runner, check_timeout, get_runner
 from . import options
 from .base import CLOSE_TIMEOUT, CLOSED, CLOSING, NEW, OPEN, BaseTransport, as_bytes
 from .datagram import DatagramTransport
@@ -196,7 +196,7 @@ def _bound(local: Any, remote: Any, prepare: Prepare | None) -> socket.socket:
     name = local or remote
     family = socket.AF_INET6 if ":" in name[0] else socket.AF_INET
     try:
-        made = socket.socket(family, socket.SOCK_DGRAM)
+        made = PlainSocket(family, socket.SOCK_DGRAM)
     except OSError as error:
         raise TransportError.from_errno(error.errno or 0, "socket", name) from error
     try:

@@ -25,8 +25,10 @@ from ..errors import Timeout, TransportError
 from ..hub import (
     Deadline,
     Parked,
+    PlainSocket,
     Runner,
     get_runner,
+    getaddrinfo,
     resolution_error,
     resolve,
     sleep,
@@ -88,7 +90,7 @@ def resolve_stream(
         numeric |= socket.AI_NUMERICSERV
     try:
         # Without I/O, and so without a trip to the resolver's threads.
-        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags | numeric)
+        found = getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags | numeric)
     except (socket.gaierror, UnicodeError):
         if flags & socket.AI_NUMERICHOST:
             raise resolution_error(host, port, ValueError("not a numeric address")) from None
@@ -197,7 +199,7 @@ def connect_pipe(path: str | bytes, deadline: Deadline, *, ipc: bool = False) ->
 def _unix_socket(path: str) -> socket.socket:
     if not path:
         raise ValueError("the path of a pipe must not be empty")
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made = PlainSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.setblocking(False)
     return made
 
@@ -256,7 +258,7 @@ def from_descriptor(descriptor: int, mode: str, *, ipc: bool = False) -> tuple[A
 
 
 def _is_tcp(descriptor: int) -> bool:
-    probe = socket.socket(fileno=os.dup(descriptor))
+    probe = PlainSocket(fileno=os.dup(descriptor))
     with probe:
         if probe.type != socket.SOCK_STREAM:
             raise ValueError(f"file descriptor {descriptor} is not a stream socket")
@@ -276,7 +278,7 @@ def listen_tcp(
     """
     family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
     try:
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound = PlainSocket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise _from_oserror(error, "socket", local) from error
     with bound:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pyuv
 
 from ..errors import TransportError
+from ..hub import PlainSocket
 
 __all__ = [
     "Measure",
@@ -61,7 +62,7 @@ def socket_of(handle: Any) -> Iterator[socket.socket]:
     Raises TransportError if the handle has none (any more).
     """
     try:
-        duplicate = socket.socket(fileno=os.dup(handle.fileno()))
+        duplicate = PlainSocket(fileno=os.dup(handle.fileno()))
     except pyuv.error.UVError as error:
         raise TransportError.from_errno(errno.EBADF, "the handle has no socket") from error
     except OSError as error:
@@ -154,7 +155,7 @@ def mtu(remote: tuple[Any, ...]) -> int | None:
     """The path MTU towards *remote* as the kernel knows it, in bytes; None if it does not."""
     v6 = ":" in remote[0]
     try:
-        with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with PlainSocket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(remote)  # sends nothing
             if v6:
                 return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)

@@ -15,7 +15,7 @@ from typing import Any
 import pyuv
 
 from ..errors import TransportError
-from ..hub import get_runner
+from ..hub import PlainSocket, get_runner
 
 __all__ = ["Peek"]
 
@@ -38,7 +38,7 @@ class Peek:
         if handle is None:
             raise TransportError("a transport without a handle cannot be looked at", errno.ENOTCONN)
         try:
-            self._socket = socket.socket(fileno=os.dup(handle.fileno()))
+            self._socket = PlainSocket(fileno=os.dup(handle.fileno()))
         except pyuv.error.UVError as error:
             raise TransportError.from_errno(error.args[0], "peek") from error
         self._poll = pyuv.Poll(self._runner.loop, self._socket.fileno())

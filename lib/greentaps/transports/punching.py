@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pyuv
 
 from ..errors import TransportError
-from ..hub import get_runner
+from ..hub import PlainSocket, get_runner
 from .base import CLOSE_TIMEOUT, as_bytes
 from .datagram import DatagramTransport
 from .flow import Flow, _bound, _connected, _Lift, _OwnFlow
@@ -284,7 +284,7 @@ def _shared(
     port of the system's choice can be, beside no others.  Raises TransportError."""
     family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
     try:
-        made = socket.socket(family, socket.SOCK_STREAM)
+        made = PlainSocket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise TransportError.from_errno(error.errno or 0, "socket", local) from error
     try:

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import pyuv
 
 from ..errors import TransportError
-from ..hub import check_timeout, get_runner
+from ..hub import PlainSocket, check_timeout, get_runner
 from . import options
 from .base import (
     CLOSE_TIMEOUT,
@@ -252,7 +252,7 @@ class Transport(StreamTransport):
     def _arm_reset(self) -> None:
         """Make the close of a TCP handle send a reset instead of an orderly end."""
         try:
-            duplicate = socket.socket(
+            duplicate = PlainSocket(
                 socket.AF_INET, socket.SOCK_STREAM, 0, os.dup(self._handle.fileno())
             )
         except (OSError, _UVError):
@@ -463,7 +463,7 @@ class Transport(StreamTransport):
         if not isinstance(self._handle, pyuv.Pipe) or not hasattr(socket, "SO_PEERCRED"):
             return None
         try:
-            duplicate = socket.socket(fileno=os.dup(self._handle.fileno()))
+            duplicate = PlainSocket(fileno=os.dup(self._handle.fileno()))
         except (OSError, _UVError):
             return None
         with duplicate:

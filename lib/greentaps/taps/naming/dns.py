@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ResolutionError, Timeout, TransportError
-from ...hub import Runner, check_timeout, get_runner, now, open_socket, time_limit
+from ...hub import Runner, check_timeout, get_runner, getaddrinfo, now, open_socket, time_limit
 from ...transports.options import bind_to_interface
 from ..paths.caches import register_cache
 from .answers import MAX_ADDRESSES, MAX_TARGETS, Target
@@ -612,7 +612,7 @@ def _server(given: Any, port: int) -> tuple[Any, ...]:
     if not 0 < port < 65536:
         raise ValueError(f"a port is a number from 1 to 65535, not {port!r}")
     try:
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)
+        found = getaddrinfo(host, port, 0, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError) as error:
         raise ValueError(f"a name server is given by its address, not by {host!r}") from error
     return found[0][4]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ...errors import ResolutionError
-from ...hub import Parked, Runner, get_runner, spawn
+from ...hub import Parked, Runner, ThreadLocal, get_runner, spawn
 from ...hub import resolve as ask_system
 from .answers import Target
 
@@ -111,7 +110,7 @@ def _broken_off(parked: Parked[Any]) -> bool:
     return parked.fail(ResolutionError("the resolution was broken off"))
 
 
-class Sharing(threading.local):
+class Sharing(ThreadLocal):
     """Has equal questions that are asked at the same time share one answer.
 
     The question is asked in a greenlet of its own: that one who waits is killed ends nobody

@@ -24,6 +24,7 @@ from ...hub import (
     Parked,
     current_greenlet,
     get_runner,
+    getaddrinfo,
     now,
     resolution_error,
     spawn,
@@ -582,7 +583,7 @@ def _literal(host: str) -> tuple[Any, ...] | ResolutionError | None:
     if ":" not in host and not host[:1].isdigit():
         return None
     try:
-        found = socket.getaddrinfo(host, None, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+        found = getaddrinfo(host, None, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError) as error:
         return resolution_error(host, None, error) if ":" in host else None
     return found[0][4]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...hub import PlainSocket
 from ...transports.options import bind_to_interface
 from ..paths.survey import Survey, survey
 from .ordering import DEFAULT_POLICY, Policy, Source, read_policy
@@ -31,7 +32,7 @@ def source_address(remote: tuple[Any, ...], interface: str | None = None) -> str
     one is named; None if there is no way.  Sends nothing."""
     family = socket.AF_INET6 if ":" in remote[0] else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with PlainSocket(family, socket.SOCK_DGRAM) as probe:
             if interface is not None:
                 with contextlib.suppress(PermissionError):  # then the routes' choice has to do
                     bind_to_interface(probe, interface)

@@ -17,6 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
 
+from ...hub import PlainSocket
+
 __all__ = [
     "WIDE",
     "Address",
@@ -238,7 +240,7 @@ def _open(groups: int = 0) -> socket.socket:
     family = getattr(socket, "AF_NETLINK", None)
     if family is None:
         raise OSError(errno.EAFNOSUPPORT, "this system has no netlink")
-    made = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
+    made = PlainSocket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
     try:
         made.setblocking(False)
         made.bind((0, groups))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 from zlib import crc32
 
 from ...errors import EstablishmentError, Reason, Timeout, TransportError, show_address
-from ...hub import Deadline, Parked, get_runner, now
+from ...hub import Deadline, Parked, get_ident, get_runner, now
 from ...plugins import Attempt, Stack, stack_name
 from ...plugins.tcp import configure
 from ...transports.handles import resolve_stream
@@ -293,7 +292,7 @@ class Gathering:
         self.credentials = credentials or _new_credentials()
         self.bases: dict[tuple[Any, ...], Base] = {}
         self._runner = get_runner()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._timer: Any = None
         self._waiting: list[Parked[None]] = []  # several may resolve at once
         self._finalizer: Any = None
@@ -572,7 +571,7 @@ class Gathering:
         """`release`, from wherever the garbage collector has run."""
         if self._runner.closed or not self.bases:
             return
-        if threading.get_ident() == self._thread:
+        if get_ident() == self._thread:
             self._runner.call_soon(self.release)
         else:
             self._runner.hub.loop.run_callback_threadsafe(self.release)
