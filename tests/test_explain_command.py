@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -10,6 +14,7 @@ from conftest import Certificates
 from greentaps import Preconnection, SecurityParameters
 from greentaps.cli import main
 from greentaps.taps.choosing.policy import set_system_policy
+from peers import LIBRARY
 from taps.helpers import HERE, free_port, local, plain_listener
 
 
@@ -17,6 +22,36 @@ def explain(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     status = main(["explain", *arguments])
     printed = capsys.readouterr()
     return status, printed.out, printed.err
+
+
+def run(stdout: Any, **env: str) -> tuple[int, bytes, str]:
+    """The same in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "greentaps", "explain", "--offline", HERE, "80"],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(LIBRARY), **env},
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+def test_a_terminal_that_cannot_show_the_tree() -> None:
+    status, out, err = run(subprocess.PIPE, PYTHONIOENCODING="ascii")
+    assert (status, err) == (0, "")
+    assert b"1.1.1 tcp" in out
+
+
+def test_an_output_that_takes_nothing() -> None:
+    with Path("/dev/full").open("wb") as full:
+        status, _, err = run(full)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "No space left" in err
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        assert run(closed)[::2] == (1, "")
 
 
 def test_the_tree(capsys: pytest.CaptureFixture[str]) -> None:

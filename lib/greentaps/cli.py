@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.properties += [_property(one) for one in rest]
         except argparse.ArgumentTypeError as error:
             parser.error(str(error))
-    status: int = options.command(options)
+    with contextlib.suppress(AttributeError):  # it need not be a file
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+    except OSError as error:  # nobody reads what we print, or it has no room
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"greentaps: {error}", file=sys.stderr)
+        return 1
     return status
 
 
