@@ -253,6 +253,40 @@ def test_two_that_can_reach_each_other(keyed: bool) -> None:
     assert world.now == pytest.approx(4 * world.delay, abs=world.delay)
 
 
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("delay", [0.03, 0.1, 0.3, 0.7, 3.0])
+@pytest.mark.rfc("R-03")
+def test_on_a_long_way_each_waits_for_its_own_answer(delay: float, keyed: bool) -> None:
+    """The check of one side comes while the other's is under way, which is repeated for that; the
+    answer to the first one counts all the same (RFC 8445 section 7.3.1.4)."""
+    world, one, other = two(keyed, World(delay))
+    world.run(60, both_selected(one, other))
+    assert both_selected(one, other)()
+    assert world.now == pytest.approx(4 * delay)
+
+
+def test_when_one_check_is_answered_the_others_are_not_repeated() -> None:
+    world, _, other = two(world=World(0.2))
+    world.way = lambda source, target: (
+        None if source == HERE and world.now > 0.3 else (source, target)
+    )
+    world.run(30)
+    assert other.pairs[0].state is State.SUCCEEDED
+    assert world.requests(THERE) == [(0.0, HERE), (0.2, HERE)]
+
+
+def test_many_requests_of_the_peer_cause_one_check_at_a_time() -> None:
+    world, _, other = two()
+    world.way = lambda source, target: None
+    other.wake(0.0)
+    world.flush()
+    for _ in range(1000):
+        other.received(0, request("bbbb:aaaa", B), HERE, TA)
+    other.outgoing.clear()  # a thousand answers
+    world.run(0.49)
+    assert world.requests(THERE) == [(0.0, HERE), (TA, HERE)]
+
+
 @pytest.mark.rfc("R-03", "RZ-02")
 def test_the_first_pair_is_dead_and_the_second_works() -> None:
     world = World()
@@ -356,6 +390,31 @@ def test_a_peer_that_took_a_pair_unheard_keeps_to_it() -> None:
     assert second in tried  # it was nominated in the end, and refused
 
 
+def test_a_peer_that_refuses_every_nomination_is_left_in_the_end() -> None:
+    """It first ignores one, so that it may have taken that one: it is asked again, and only once."""
+    world, one, other = two()
+    second = ("192.0.2.3", 3000)
+    world.place(other, 1, second, facts(B, preference=1))
+    one.add_remote(second, facts(B, preference=1), 0.0)
+    nominated: list[Address] = []
+
+    def way(source: Address, target: Address) -> tuple[Address, Address] | None:
+        message = parse(world.sent[-1][3])
+        if "USE-CANDIDATE" not in message.attributes:
+            return source, target
+        nominated.append(target)
+        if len(set(nominated)) > 1 or nominated.count(THERE) > 7:
+            refusal = {"ERROR-CODE": (400, "Another pair is in use")}
+            answer = encode("BINDING", "ERROR", message.transaction_id, refusal, b"b" * 22)
+            world.post(target, source, answer)
+        return None
+
+    world.way = way
+    world.run(10 * PATIENCE, lambda: one.failed)
+    assert one.failed
+    assert nominated == [THERE] * 7 + [second, THERE]
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_both_believe_that_they_control(first: bool) -> None:
     world = World()
@@ -417,13 +476,52 @@ def test_what_is_removed_is_tried_no_more() -> None:
     world.way = lambda source, target: None
     world.run(1)
     count = len(world.requests(HERE))
-    one.remove_remote(THERE)
+    one.remove_remote(THERE, world.now)
     world.run(10)
     assert len(world.requests(HERE)) == count
     one.add_remote(THERE, facts(B), world.now)
-    one.remove_local(0)
+    one.remove_local(0, world.now)
     world.run(20)
     assert len(world.requests(HERE)) == count
+
+
+def test_what_is_removed_is_not_tried_because_the_peer_has_asked() -> None:
+    world, _, other = two()
+    world.way = lambda source, target: None
+    other.wake(0.0)
+    world.flush()
+    other.received(0, request("bbbb:aaaa", B), HERE, TA)
+    other.remove_remote(HERE, TA)
+    world.run(5)
+    assert world.requests(THERE) == [(0.0, HERE)]
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_when_what_is_nominated_is_removed_another_one_is(local: bool) -> None:
+    world, one, other = two()
+    mine, theirs = ("192.0.2.3", 3000), ("192.0.2.4", 4000)
+    world.place(one, 1, mine, facts(A, preference=1))
+    world.place(other, 1, theirs, facts(B, preference=1))
+    one.add_remote(theirs, facts(B, preference=1), 0.0)
+
+    def way(source: Address, target: Address) -> tuple[Address, Address] | None:
+        if {source, target} not in ({HERE, THERE}, {mine, theirs}):
+            return None
+        nominates = "USE-CANDIDATE" in parse(world.sent[-1][3]).attributes
+        return None if nominates and target == THERE else (source, target)
+
+    world.way = way
+    world.run(3)
+    assert [pair.remote.address for pair in one.pairs if pair.nominating] == [THERE]
+    if local:
+        one.remove_local(0, world.now)
+    else:
+        one.remove_remote(THERE, world.now)
+    begun = world.now
+    world.run(10, both_selected(one, other))
+    assert one.selected is not None
+    assert one.selected.remote.address == theirs
+    assert world.now - begun < 1
 
 
 @pytest.mark.rfc("R-05")
@@ -446,7 +544,7 @@ def test_one_who_was_removed_does_not_come_back_by_himself() -> None:
     world, one, other = two()
     elsewhere = ("198.51.100.3", 3)
     other.add_remote(elsewhere, facts(A), 0.0)
-    other.remove_remote(HERE)
+    other.remove_remote(HERE, 0.0)
     world.run(5)
     assert other.selected is None
     assert one.selected is None
@@ -778,19 +876,26 @@ def test_without_credentials_the_first_word_decides() -> None:
     st.sets(st.tuples(st.integers(0, 2), st.integers(0, 2))),
     st.booleans(),
     st.sampled_from([0.0, 0.2, 0.4]),
+    st.sampled_from([0.02, 0.2, 1.0]),
     st.integers(0, 2**16),
 )
-@example(3, 2, {(0, 1), (1, 1), (2, 0)}, False, 0.4, 1)
-@example(1, 3, {(0, 0), (0, 1), (0, 2)}, True, 0.4, 292)
-@example(1, 3, {(0, 0), (0, 1), (0, 2)}, False, 0.4, 292)
+@example(3, 2, {(0, 1), (1, 1), (2, 0)}, False, 0.4, 0.02, 1)
+@example(1, 3, {(0, 0), (0, 1), (0, 2)}, True, 0.4, 0.02, 292)
+@example(1, 3, {(0, 0), (0, 1), (0, 2)}, False, 0.4, 0.02, 292)
 def test_where_there_is_a_way_both_take_the_same(
-    ours: int, theirs: int, open_: set[tuple[int, int]], keyed: bool, loss: float, seed: int
+    ours: int,
+    theirs: int,
+    open_: set[tuple[int, int]],
+    keyed: bool,
+    loss: float,
+    delay: float,
+    seed: int,
 ) -> None:
     chance = random.Random(seed)
     here = [(f"192.0.2.{n}", 1000 + n) for n in range(ours)]
     there = [(f"198.51.100.{n}", 2000 + n) for n in range(theirs)]
     ways = {(here[a], there[b]) for a, b in open_ if a < ours and b < theirs}
-    world = World(delay=0.02)
+    world = World(delay)
 
     def way(source: Address, target: Address) -> tuple[Address, Address] | None:
         fits = (source, target) in ways or (target, source) in ways

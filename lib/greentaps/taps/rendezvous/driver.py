@@ -1041,11 +1041,11 @@ class _DatagramDriver(_Driver):
         self.agent.add_remote(remote.address, remote.facts, now())
 
     def unpair_base(self, number: int) -> None:
-        self.agent.remove_local(2 * number)
-        self.agent.remove_local(2 * number + 1)
+        self.agent.remove_local(2 * number, now())
+        self.agent.remove_local(2 * number + 1, now())
 
     def unpair_remote(self, address: Address) -> None:
-        self.agent.remove_remote(address)
+        self.agent.remove_remote(address, now())
 
     def add_base(self, base: Base) -> None:
         number = len(self.bases)

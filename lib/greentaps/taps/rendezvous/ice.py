@@ -316,10 +316,10 @@ class Agent:
             self._locals[base] = _Local(base, address, facts)
             self._form_pairs(now)
 
-    def remove_local(self, base: int) -> None:
+    def remove_local(self, base: int, now: float) -> None:
         """Try nothing more from *base*."""
         if self._locals.pop(base, None) is not None:
-            self._drop_pairs()
+            self._drop_pairs(now)
 
     def add_remote(self, address: Address, facts: Facts | None, now: float) -> None:
         """The peer may be at *address*."""
@@ -331,20 +331,23 @@ class Agent:
             known.facts = facts  # signalled now, and seen before
         self._form_pairs(now)
 
-    def remove_remote(self, address: Address) -> None:
+    def remove_remote(self, address: Address, now: float) -> None:
         """Try nothing more towards *address*."""
         if self._remotes.pop(address, None) is not None:
             if len(self._removed) < MAX_PAIRS:
                 self._removed.add(address)
-            self._drop_pairs()
+            self._drop_pairs(now)
 
-    def _drop_pairs(self) -> None:
+    def _drop_pairs(self, now: float) -> None:
         for key, pair in list(self._pairs.items()):
             if pair is self.selected:
                 continue
             if key[0] not in self._locals or key[1] not in self._remotes:
                 self._cancel(pair)
                 del self._pairs[key]
+                self._triggered = deque(one for one in self._triggered if one is not pair)
+        if self.selected is None and self.controlling:
+            self._nominate_next(now)  # another one, if it was one of these
 
     def _form_pairs(self, now: float) -> None:
         """Pair what is new (RFC 8445 section 6.1.2), the most promising up to the limit."""
@@ -403,7 +406,8 @@ class Agent:
                 else:
                     del self._checks[token]
                     check.pair.unanswered |= check.nominates
-                    self._check_failed(check, now)
+                    if check.pair.token == token:
+                        self._check_failed(check, now)
         if self.selected is not None:
             if self._keepalive_at <= now:
                 self._keep_alive(now)
@@ -457,7 +461,10 @@ class Agent:
         check = _Check(
             pair, Transaction(data, now, max(RTO, TA * busy)), nominates, self.controlling
         )
-        self._cancel(pair)
+        if pair.token in self._checks:
+            # RFC 8445 section 7.3.1.4: it is not repeated, and its answer still counts.  Where the
+            # way is long, that of the new one would come too late to count before the next.
+            self._checks[pair.token].transaction.cease(now)
         pair.token = token
         if pair.state is not State.SUCCEEDED:
             pair.state = State.IN_PROGRESS
@@ -467,11 +474,9 @@ class Agent:
         self._send(pair, step)
 
     def _cancel(self, pair: Pair) -> None:
-        """No more repetitions of the check that is under way; its answer would still count, but
-        that of the new one will come as well."""
-        if pair.token is not None:
-            self._checks.pop(pair.token, None)
-            pair.token = None
+        """No answer to a check of *pair* counts any more."""
+        pair.token = None
+        self._checks = {token: one for token, one in self._checks.items() if one.pair is not pair}
 
     def _send(self, pair: Pair, data: bytes) -> None:
         self.outgoing.append((pair.local.base, pair.remote.address, data))
@@ -583,7 +588,11 @@ class Agent:
             pair.state = State.WAITING
             self._triggered.append(pair)
             self._next_check = min(self._next_check, now + TA)
-        elif pair.token in self._checks and self._checks[pair.token].transaction.due > now + TA:
+        elif (
+            pair not in self._triggered
+            and pair.token in self._checks
+            and self._checks[pair.token].transaction.due > now + TA
+        ):
             # It is heard of now, so what was sent before may have been too early: RFC 8445 section
             # 7.3.1.4 repeats the check.
             self._triggered.append(pair)
@@ -647,18 +656,22 @@ class Agent:
         if theirs is not None and not message.check_message_integrity(theirs.password.encode()):
             return
         del self._checks[message.transaction_id]
-        pair.token = None
+        is_latest = pair.token == message.transaction_id
+        if is_latest:
+            pair.token = None
         self.speaks_stun = True
         if message.message_class == codec().Class.ERROR:
             if message.error_code == 487:
                 if check.role is self.controlling:
                     self._switch_role()
                 self._check_again(pair)
-            else:
+            elif is_latest:
                 self._check_failed(check, now)
                 if check.nominates:
+                    pair.unanswered = False
                     self._nominate_again(now)
             return
+        self._cancel(pair)  # those that were sent as well need no answer
         self._succeeded(check, message, now)
 
     def _succeeded(self, check: _Check, message: Any, now: float) -> None:

@@ -143,6 +143,11 @@ class Transaction:
         self._wait *= 2
         return self.data
 
+    def cease(self, now: float) -> None:
+        """Send it no more.  It is waited for as long as for an answer to a last request."""
+        self._sent = REQUESTS
+        self.due = now + LAST_WAIT * RTO
+
 
 Done = Callable[[Any, float], None]
 
