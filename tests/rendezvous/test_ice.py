@@ -391,7 +391,7 @@ def test_a_peer_that_took_a_pair_unheard_keeps_to_it() -> None:
 
 
 def test_a_peer_that_refuses_every_nomination_is_left_in_the_end() -> None:
-    """It first ignores one, so that it may have taken that one: it is asked again, and only once."""
+    """It first ignores one, which it may have taken: that is nominated once more, and not again."""
     world, one, other = two()
     second = ("192.0.2.3", 3000)
     world.place(other, 1, second, facts(B, preference=1))

@@ -44,6 +44,7 @@ from greentaps.hub import get_runner
 from greentaps.taps.choosing.policy import SystemPolicy, set_system_policy
 from greentaps.taps.paths import survey as paths
 from greentaps.taps.rendezvous import driver as rendezvous
+from greentaps.taps.rendezvous import stun
 from greentaps.taps.rendezvous.stun import encode, parse
 from greentaps.transports import punching
 from peers import running, script
@@ -727,6 +728,65 @@ def test_what_is_removed_is_not_tried(kind: str) -> None:
     connection.close()
 
 
+def datagram_socket() -> Any:
+    made = gsocket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((HERE, 0))
+    made.settimeout(10)
+    return made
+
+
+@pytest.mark.rfc("AE-03")
+def test_what_is_removed_while_servers_are_asked_is_not_tried() -> None:
+    with datagram_socket() as server, datagram_socket() as removed, datagram_socket() as kept:
+        end = local(0).with_stun_server(HERE, server.getsockname()[1])
+        remotes = [remote(one.getsockname()[1]) for one in (removed, kept)]
+        connection = Preconnection(end, remotes, properties("udp")).rendezvous(2, wait=False)
+        server.recv(2000)
+        connection.remove_remote(remotes[0])
+        for _ in range(2):  # the second one is a repetition: the other would have had its turn
+            kept.recv(2000)
+        removed.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            removed.recv(2000)
+        connection.abort()
+
+
+@pytest.mark.rfc("AE-03")
+def test_a_late_end_without_an_address_does_not_end_what_has_begun() -> None:
+    with datagram_socket() as server, datagram_socket() as peer:
+        end = local(0).with_stun_server(HERE, server.getsockname()[1])
+        one = Preconnection(end, remote(peer.getsockname()[1]), properties("udp"))
+        connection = one.rendezvous(2, wait=False)
+        server.recv(2000)
+        unknown = RemoteEndpoint().with_hostname("no-such-host.invalid").with_port(9)
+        connection.add_remote(unknown)
+        peer.recv(2000)
+        assert connection.state is ConnectionState.ESTABLISHING
+        connection.abort()
+
+
+@pytest.mark.rfc("AE-03")
+def test_a_connect_to_what_was_removed_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Any] = []
+    connect = punching.StreamPort.connect
+    monkeypatch.setattr(punching.StreamPort, "connect", lambda *args: held.append(args))
+    with gsocket.socket() as listening:
+        listening.bind((HERE, 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        # Without credentials the higher address controls, and takes the first connection.
+        mine = next(one for one in iter(free_port, None) if one > port)
+        connection = Preconnection(local(mine), remote(port)).rendezvous(20, wait=False)
+        until(lambda: bool(held))
+        connection.remove_remote(remote(port))
+        connect(*held[0])
+        accepted, _ = listening.accept()
+        with accepted, pytest.raises(ConnectionResetError):
+            accepted.recv(1)
+        assert connection.state is ConnectionState.ESTABLISHING
+        connection.abort()
+
+
 @pytest.mark.rfc("AE-03")
 @pytest.mark.parametrize("end", ["kill", "error"])
 def test_a_late_local_end_that_is_given_up_leaves_nothing(end: str) -> None:
@@ -1116,6 +1176,47 @@ def test_policy_forbids_it(policy: SystemPolicy) -> None:
     finally:
         set_system_policy(None)
     assert owned() == before
+
+
+@pytest.mark.rfc("R-06")
+@pytest.mark.parametrize("kind", KINDS)
+def test_policy_counts_for_what_was_resolved_before(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_ = paths.Survey((paths.Path("lo", InterfaceType.LOOPBACK), ETH))
+    monkeypatch.setattr("greentaps.taps.setup.survey", lambda: both_)
+    one, _ = resolved(kind)
+    found, _ = one.resolve()
+    before = owned()
+    set_system_policy(SystemPolicy(prohibited_interfaces=[InterfaceType.LOOPBACK]))
+    try:
+        again = Preconnection(found, remote(free_port()), properties(kind))
+        with pytest.raises(EstablishmentError, match="was resolved without the interface"):
+            again.rendezvous(timeout=1)
+    finally:
+        set_system_policy(None)
+    one.release()
+    assert owned() <= before
+
+
+def test_a_stun_server_that_hangs_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stun, "TI", 0.2)
+    with gsocket.socket() as server:
+        server.bind((HERE, 0))
+        server.listen()
+        end = local(0).with_stun_server(HERE, server.getsockname()[1])
+        preconnection = Preconnection(end, None)
+        resolving = in_greenlet(preconnection.resolve, 10)
+        accepted, _ = server.accept()
+        accepted.recv(2000)
+        accepted.close()
+        with Stopwatch() as took:
+            ends_, _ = resolving.get()
+            gevent.sleep(0.5)  # when an answer would have been waited for no longer
+            preconnection.resolve(10)
+        assert took.seconds < 3
+        assert [one.candidate_type for one in ends_] == ["host"]
+        preconnection.release()
 
 
 @pytest.mark.rfc("CG-07", "E-21")

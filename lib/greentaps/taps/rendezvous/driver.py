@@ -354,6 +354,11 @@ class Gathering:
         if held is not None:
             if held.protocol != protocol or not held.port.is_open:
                 return {}
+            if held.interface not in setup.paths(end):  # they are asked for anew each time
+                raise EstablishmentError(
+                    f"{end!r} was resolved without the interface that is asked for now",
+                    Reason.NO_CANDIDATES,
+                )
             if not room:
                 return {}
             held.owner.hand_over(held)
@@ -456,12 +461,12 @@ class Gathering:
         base.pending += 1
 
         def connected(here: socket.socket | None, error: BaseException | None) -> None:
+            base.pending -= 1
             if here is None:
                 base.failures.append((server, str(error)))
-                ended()
+                base.owner.received_of_server(base)
                 return
             base.query = StreamQuery(here, received, ended)
-            base.pending -= 1
             self._ask_binding(base, client)
             base.flush()
 
@@ -472,7 +477,7 @@ class Gathering:
             base.owner.received_of_server(base)
 
         def ended() -> None:
-            base.pending = 0
+            client.lost(now())
             base.owner.received_of_server(base)
 
         base.port.connect(address, connected)
@@ -692,7 +697,9 @@ class Rendezvous:
             codec()
         self._gathering = gathering or Gathering()
         self._driver: _Driver | None = None
-        self._late: list[Any] = []  # what was added before there was a driver
+        # What was added, and removed, before there was a driver.
+        self._late: list[Any] = []
+        self._removed: list[Any] = []
         self.is_running = True
 
     @property
@@ -714,9 +721,8 @@ class Rendezvous:
             gathering_took = now() - begun
             kind = _DatagramDriver if stack[-1].name == "udp" else _StreamDriver
             driver = self._driver = _made(kind, self.setup, stack, gathered, remotes, deadline)
-            late, self._late = self._late, []
-            if late:
-                self.add(late)
+            self.remove(self._removed)
+            self._add_late()
             established = driver.run()
         except BaseException:
             if driver is not None:
@@ -738,6 +744,7 @@ class Rendezvous:
         """More Local or Remote Endpoints (RFC 8838).  A switchpoint.  Raises EstablishmentError."""
         if self._driver is None:
             self._late += ends
+            self._removed = [end for end in self._removed if end not in ends]
             return
         stack = self._chosen[0]
         locals_ = [end for end in ends if isinstance(end, LocalEndpoint)]
@@ -764,10 +771,19 @@ class Rendezvous:
         self._driver.start()
         self._driver.changed()
 
+    def _add_late(self) -> None:
+        late, self._late = self._late, []
+        try:
+            if late:
+                self.add(late)
+        except EstablishmentError as error:  # what was there from the beginning goes on without
+            _log.info("%s cannot be used: %s", late, error)
+
     def remove(self, ends: Sequence[Any]) -> None:
         """Local or Remote Endpoints are to be used no longer."""
         self._late = [end for end in self._late if end not in ends]
         if self._driver is None:
+            self._removed += ends
             return
         for end in ends:
             if isinstance(end, LocalEndpoint):
@@ -1357,7 +1373,7 @@ class _StreamDriver(_Driver):
         if here is None:
             self.punch.ended(base, remote, error, now())
             self.changed()
-        elif self.is_over():
+        elif self.is_over() or remote not in self.remotes:  # it may have been removed meanwhile
             reset(here)
             here.close()
         else:

@@ -217,6 +217,12 @@ class Client:
                     del self._open[token]
                     request.done(None, now)
 
+    def lost(self, now: float) -> None:
+        """There is no way to the server any more: nothing will be answered."""
+        unanswered, self._open = self._open, {}
+        for request in unanswered.values():
+            request.done(None, now)
+
     def received(self, message: Any, now: float) -> None:
         """A response has come from the server's address.  One that belongs to no request of ours,
         or is not signed where it must be, changes nothing."""
