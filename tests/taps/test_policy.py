@@ -73,6 +73,21 @@ def test_nothing_makes_plaintext_equivalent_to_security() -> None:
     assert not policy.equivalent([], ["quic"])
 
 
+def test_names_are_kept_whatever_they_come_from() -> None:
+    """A generator can be read once, and a list may be changed: neither loosens a policy."""
+    names = ["tcp"]
+    for given in ((name for name in names), names):
+        policy = SystemPolicy(
+            prohibited_protocols=given,  # type: ignore[arg-type]
+            equivalent_security=[(name for name in ("tls", "quic"))],
+        )
+        if given is names:
+            names.clear()
+        for _ in range(2):
+            assert policy.against_stack(["tcp"]) == "policy prohibits tcp"
+            assert policy.equivalent(["tls"], ["quic"])
+
+
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [

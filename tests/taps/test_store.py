@@ -3,6 +3,7 @@ be."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -339,6 +340,37 @@ def test_a_file_that_cannot_be_read_is_an_empty_history(
     assert "not read" in caplog.text
     other.close()
     history.close()
+
+
+def test_a_file_that_another_process_has_is_read_a_little_later(file: Path) -> None:
+    with History(file) as history:
+        note(history)
+        note(history, "10.0.0.1")
+    history = History(file)
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    note(history, "10.0.0.1", now=200.0)
+    learned = history._cells.copy()
+    other.close()
+    assert knows(history, now=200.0)
+    assert all(history._cells[key] == cell for key, cell in learned.items())
+    history.close()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["x = 'much'", "y = -1.0", "x = 9e999", "at = 'now'", "endpoint = x'00ff'", "at = x'00'"],
+)
+def test_what_cannot_be_a_number_is_not_read(file: Path, harm: str) -> None:
+    """A disk that errs may change what is in a page, and SQLite does not see it."""
+    with History(file) as history:
+        note(history)
+    with contextlib.closing(sqlite3.connect(file)) as other, other:
+        other.execute(f"UPDATE OR REPLACE cells SET {harm}")
+    with History(file) as history:
+        assert not knows(history)
+        note(history)
+        assert knows(history)
 
 
 def test_a_name_with_strange_characters(tmp_path: Path) -> None:

@@ -99,9 +99,10 @@ class SystemPolicy:
                 value = getattr(self, f"{which}_{name}")
                 if value is None and which == "allowed":
                     continue
-                _check_names(f"{which}_{name}", value, kinds)
-        for group in self.equivalent_security:
-            _check_names("equivalent_security", group, (str,))
+                self._keep(f"{which}_{name}", _names(f"{which}_{name}", value, kinds))
+        groups = [_names("equivalent_security", one, (str,)) for one in self.equivalent_security]
+        self._keep("equivalent_security", tuple(groups))
+        self._keep("modes", dict(self.modes))
         for branch, mode in self.modes.items():
             if not isinstance(branch, Branch) or not isinstance(mode, RaceMode):
                 raise TypeError(f"modes are a dict from Branch to RaceMode, not {self.modes!r}")
@@ -116,6 +117,10 @@ class SystemPolicy:
             raise ValueError("minimum_delay must not be above maximum_delay")
         if not isinstance(self.use_history, bool):
             raise TypeError(f"use_history is a bool, not {self.use_history!r}")
+
+    def _keep(self, name: str, value: Any) -> None:
+        """Of what can be read only once, or be changed, a policy has a copy."""
+        object.__setattr__(self, name, value)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> SystemPolicy:
@@ -192,12 +197,14 @@ class SystemPolicy:
         return self.address_delay if branch is None else delays.get(branch, self.address_delay)
 
 
-def _check_names(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+def _names(name: str, value: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} is a list of names, not {value!r}")
-    for one in value:
+    names = tuple(value)
+    for one in names:
         if not isinstance(one, kinds):
             raise TypeError(f"{name} is a list of names, and {one!r} is none")
+    return names
 
 
 def _from_toml(said: Mapping[str, Any], known: set[str]) -> dict[str, Any]:

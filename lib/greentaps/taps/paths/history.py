@@ -283,7 +283,7 @@ class History:
         if store is not None and not store.loaded:
             for key, cell in store.load(now):
                 if key[1] in HALF_LIFE:
-                    self._cells[key] = cell
+                    self._cells.setdefault(key, cell)  # else it was learned before this was read
 
     def _save_if_due(self, now: float) -> None:
         if self._store is not None:

@@ -50,7 +50,13 @@ _SCHEMA = (
     f"PRAGMA application_id = {_APPLICATION}",
     f"PRAGMA user_version = {_VERSION}",
 )
-_READ = """SELECT * FROM (SELECT * FROM cells WHERE at > ? ORDER BY at DESC LIMIT ?) ORDER BY at"""
+# SQLite does not notice all damage, and takes a text for a number.
+_SOUND = " AND ".join(f"typeof({name}) = 'text'" for name in ("network", "kind", "endpoint", "stack"))
+_SOUND += " AND " + " AND ".join(f"typeof({name}) = 'real'" for name in ("x", "y", "at"))
+_SOUND += " AND x >= 0 AND y >= 0 AND x < 1e300 AND y < 1e300"
+_READ = f"""SELECT * FROM (
+    SELECT * FROM cells WHERE at > ? AND {_SOUND} ORDER BY at DESC LIMIT ?
+) ORDER BY at"""
 _WRITE = """INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
     SET x = excluded.x, y = excluded.y, at = excluded.at WHERE excluded.at >= at"""
 _DELETE = "DELETE FROM cells WHERE network = ? AND kind = ? AND endpoint = ? AND stack = ?"
@@ -85,6 +91,7 @@ class Store:
         self._clock = clock
         self._pending: dict[Key, Cell | None] = {}
         self._lock = threading.Lock()
+        self._loaded = False
         self._offset: float | None = None  # the system's time, less the caller's `now`
         self._saved_at: float | None = None
         self._create()
@@ -99,13 +106,14 @@ class Store:
 
     @property
     def loaded(self) -> bool:
-        """Whether `load` has been called."""
-        return self._offset is not None
+        """Whether `load` has been called, and no other process had the file at the time."""
+        return self._loaded
 
     def load(self, now: float) -> list[tuple[Key, Cell]]:
         """All that the file has, oldest first; *now* is the caller's time.  Of a file that cannot
         be read there is nothing, and the log says so."""
         offset = self._offset = self._clock() - now
+        self._loaded = True
         self._saved_at = now
         oldest = self._clock() - MAX_AGE
 
@@ -116,6 +124,7 @@ class Store:
             rows = self._batch(0.0, read)
         except OSError as error:
             _log.warning("the history was not read: %s", error)
+            self._loaded = error.errno != errno.EAGAIN  # that is over soon
             return []
         return [
             ((network, kind, endpoint, stack), Cell(x, y, min(at - offset, now)))
