@@ -155,6 +155,7 @@ OVER_TCP: dict[str, Callable[[Message], Message | None]] = {
     "many": many,
     "cut": addresses,
     "flood": addresses,
+    "torn": addresses,
     "shut": lambda query: None,
 }
 SLOW = 0.4  # seconds
@@ -180,7 +181,7 @@ def behaviour(query: Message, over_tcp: bool) -> Message | None:
 
 def misleading(query: Message, label: str) -> list[bytes]:
     """Wrong answers that come before, or instead of, the right one."""
-    if label not in ("liar", "garbage", "flood"):
+    if label not in ("liar", "garbage", "flood", "torn"):
         return []
     right = addresses(query).to_wire()
     other_id = bytes([right[0] ^ 1]) + right[1:]
@@ -190,6 +191,7 @@ def misleading(query: Message, label: str) -> list[bytes]:
     return {
         "liar": [b"", b"\0", other_id, lie.to_wire(), query_itself, right],
         "garbage": [right[:12] + b"\xff" * 40],
+        "torn": [right[:2] + bytes([right[2] | 0x02]) + right[3:-3]],  # truncated in a record
         "flood": [other_id] * 64,
     }[label]
 
@@ -230,7 +232,7 @@ class Server:
                 continue
             for wrong in misleading(query, label):
                 self.udp.sendto(wrong, peer)
-            response = None if label in ("liar", "garbage") else behaviour(query, False)
+            response = None if label in ("liar", "garbage", "torn") else behaviour(query, False)
             if response is None:
                 continue
             late = label == "slow6" and kind_of(query) == "AAAA"

@@ -266,6 +266,11 @@ def test_garbage(bad: Bad) -> None:
     assert "garbage" in str(error)
 
 
+def test_an_answer_that_is_truncated_in_the_midst_of_a_record(bad: Bad) -> None:
+    assert ask(bad.resolver(), "torn.test") == ["192.0.2.1"]
+    assert [row[0] for row in bad.questions("torn.test")] == ["udp", "tcp"]
+
+
 @pytest.mark.rfc("SR-03")
 def test_answers_to_other_questions_do_not_count(bad: Bad) -> None:
     """Empty ones, wrong ids, wrong questions, and the question itself come before the answer."""
@@ -813,6 +818,31 @@ def test_the_systems_configuration(
     resolver = DnsResolver(port=bad.port, search=[], ndots=1, timeout=0.7)
     configuration = resolver._configure(None)
     assert (configuration.search, configuration.ndots, configuration.timeout) == ((), 1, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("search foo..bar corp.test", (("corp.test",), 2.0)),
+        (f"search {'a' * 70}.test", ((), 2.0)),
+        ("domain \udcff..", ((), 2.0)),
+        ("nameserver ns.example", ((), 2.0)),
+        ("nameserver", ((), 2.0)),
+        ("options timeout:0 ndots", ((), 1.0)),
+        ("options timeout:-3", ((), 1.0)),
+        ("options timeout:99999", ((), 30.0)),
+    ],
+)
+def test_what_is_wrong_in_resolv_conf_is_passed_over(
+    line: str, options: Any, bad: Bad, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "resolv.conf"
+    monkeypatch.setattr(dns_module, "RESOLV_CONF", str(file))
+    file.write_text(f"{line}\nnameserver {HERE}\n", "utf-8", "surrogateescape")
+    resolver = DnsResolver(port=bad.port)
+    assert ask(resolver, "plain.test") == ["192.0.2.1"]
+    configuration = resolver._configure(None)
+    assert (configuration.search, configuration.timeout) == options
 
 
 def test_the_servers_of_an_interface(

@@ -431,7 +431,7 @@ class DnsResolver(Resolver):
 
         reader = Reader(configure=False)
         try:
-            reader.read_resolv_conf(RESOLV_CONF)
+            reader.read_resolv_conf(self._understood(_lines(RESOLV_CONF)))
             servers = tuple(_server(str(one), self._port) for one in reader.nameservers)
         except (NoResolverConfiguration, ValueError):
             servers = ()
@@ -440,9 +440,29 @@ class DnsResolver(Resolver):
             servers[:MAX_SERVERS] or (_server("127.0.0.1", self._port),),  # resolv.conf(5)
             tuple(search[:_MAX_SEARCH]),
             1 if reader.ndots is None else reader.ndots,
-            float(reader.timeout),
+            min(max(float(reader.timeout), 1.0), 30.0),  # resolv.conf(5)
             changed,
         )
+
+    def _understood(self, lines: Iterable[str]) -> list[str]:
+        """Lines of ``/etc/resolv.conf`` without what is no address of a server and no domain,
+        which the system's resolver passes over as well."""
+        found = []
+        for line in lines:
+            key, *words = line.split() or [""]
+            if key == "nameserver":
+                words = [word for word in words[:1] if _is_address(word)]
+            elif key in ("domain", "search"):
+                words = [word for word in words if self._is_domain(word)]
+            found.append(" ".join([key, *words]))
+        return found
+
+    def _is_domain(self, text: str) -> bool:
+        try:
+            self._dns.name.from_text(text)
+        except (self._dns.exception.DNSException, UnicodeError):
+            return False
+        return True
 
     def _configured(
         self,
@@ -522,7 +542,8 @@ class _Exchange:
             link.connect(self._server)
             link.send(self._wire)
             for _ in range(MAX_STRANGERS):
-                response = self._accepted(link.recv(65535))
+                wire = link.recv(65535)
+                response = self._accepted(wire, truncated=_is_truncated(wire))
                 if response is not None:
                     return response
         return None
@@ -552,18 +573,25 @@ class _Exchange:
             finally:
                 self._runner.release(owner)
 
-    def _accepted(self, wire: bytes) -> Any:
+    def _accepted(self, wire: bytes, *, truncated: bool = False) -> Any:
         """The message in *wire*; None if it is not an answer to this query.  Raises _ServerError
-        if it seems to be one and cannot be understood."""
+        if it seems to be one and cannot be understood, unless it is said to be *truncated*."""
         dns = self._dns
         if wire[:2] != self._wire[:2]:
             return None
         try:
-            response = dns.message.from_wire(_bounded(wire), ignore_trailing=True)
+            # One that is truncated may end in the midst of a record (RFC 1035 section 4.1.1).
+            response = dns.message.from_wire(
+                _bounded(wire), ignore_trailing=True, continue_on_error=truncated
+            )
         # dnspython has many errors for what it cannot parse, and not all are its own.
         except Exception as error:
             raise _ServerError(f"{self._server[0]} answered garbage: {_text(error)}") from error
         return response if self._query.is_response(response) else None
+
+
+def _is_truncated(wire: bytes) -> bool:
+    return len(wire) > 2 and bool(wire[2] & 0x02)
 
 
 def _bounded(wire: bytes) -> bytes:
@@ -639,6 +667,13 @@ def _servers_of_link(interface: str) -> list[str]:
             if key in ("SERVERS", "DNS") and found:
                 return found[:MAX_SERVERS]
     return []
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
 
 
 def _is_address(text: str) -> bool:
