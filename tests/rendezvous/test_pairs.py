@@ -1199,6 +1199,56 @@ def test_policy_counts_for_what_was_resolved_before(
     assert owned() <= before
 
 
+class Turn:
+    """A TURN server that talks to itself in the name of every peer, until it is *over*."""
+
+    def __init__(self) -> None:
+        self.socket = datagram_socket()
+        self.socket.settimeout(None)
+        self.address = self.socket.getsockname()
+        self.over = False
+        self._serving = gevent.spawn(self._serve)
+
+    def _serve(self) -> None:
+        while True:
+            data, source = self.socket.recvfrom(2000)
+            message = parse(data)
+            if message is None:
+                continue
+            method, token = message.message_method.name, message.transaction_id
+            if method == "SEND":
+                word = {"XOR-PEER-ADDRESS": message.attributes["XOR-PEER-ADDRESS"], "DATA": b"hi"}
+                self.socket.sendto(encode("DATA", "INDICATION", token, word), source)
+            elif self.over:
+                refusal = {"ERROR-CODE": (437, "Allocation Mismatch")}
+                self.socket.sendto(encode(method, "ERROR", token, refusal), source)
+            else:
+                facts = {"LIFETIME": 2}
+                if method == "ALLOCATE":
+                    facts |= {"XOR-RELAYED-ADDRESS": (HERE, 7), "XOR-MAPPED-ADDRESS": source}
+                self.socket.sendto(encode(method, "RESPONSE", token, facts), source)
+
+    def close(self) -> None:
+        self._serving.kill()
+        self.socket.close()
+
+
+def test_a_connection_ends_with_the_allocation_that_it_goes_through() -> None:
+    with contextlib.closing(Turn()) as server:
+        end = local(0).with_turn_server(*server.address[:2], ("user", "secret"))
+        nobody = remote(free_port(), "127.0.0.99")
+        connection = Preconnection(end, nobody, properties("udp")).rendezvous(10)
+        with connection:
+            message = connection.receive(timeout=10)
+            assert message is not None
+            assert message.data == b"hi"
+            server.over = True
+            until(lambda: connection.state is ConnectionState.CLOSED)
+            with pytest.raises(ConnectionError, match=r"relays no longer.*437") as caught:
+                connection.send(b"x")
+            assert caught.value.reason is Reason.CONNECTION_ABORTED
+
+
 def test_a_stun_server_that_hangs_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stun, "TI", 0.2)
     with gsocket.socket() as server:

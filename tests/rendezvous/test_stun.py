@@ -252,6 +252,17 @@ def test_any_bytes_are_no_message_or_one(data: bytes) -> None:
 # -- Allocations --
 
 
+def test_a_message_of_very_many_attributes_is_none() -> None:
+    def of(count: int) -> bytes:
+        attributes = b"\0\x25\0\0" * count  # USE-CANDIDATE, which is empty
+        size = len(attributes).to_bytes(2, "big")
+        return b"\0\1" + size + b"\x21\x12\xa4\x42" + b"t" * 12 + attributes
+
+    assert parse(of(stun.MAX_ATTRIBUTES)) is not None
+    assert parse(of(stun.MAX_ATTRIBUTES + 1)) is None
+    assert parse(of(16000)) is None
+
+
 def allocated(server: Server | None = None) -> tuple[Relay, Server]:
     server = server or Server()
     relay = Relay(Client(SERVER, USER, tokens()), 0.0)
@@ -330,6 +341,27 @@ def test_what_is_sent_waits_for_the_permission() -> None:
     assert server.of("CREATE_PERMISSION") == [
         pytest.approx(1 + PERMISSION_RENEWED * n) for n in range(4)
     ]
+
+
+@pytest.mark.parametrize("method", ["REFRESH", "CREATE_PERMISSION"])
+@pytest.mark.parametrize("silent", [True, False])
+def test_what_is_not_renewed_is_said(method: str, silent: bool) -> None:
+    relay, server = allocated()
+    relay.send(PEER, b"x", 1.0)
+    run(relay, server, 100, 1.0)
+    assert relay.failure_with(PEER) is None
+
+    def answers(message: Any) -> bytes | None:
+        if message.message_method.name != method:
+            return server.answer(message)
+        refusal = {"ERROR-CODE": (437, "Gone")}
+        return None if silent else encode(method, "ERROR", message.transaction_id, refusal, KEY)
+
+    server.answers = answers
+    run(relay, server, 600, 100.0)
+    assert relay.failure_with(PEER) == (
+        "the server does not answer" if silent else "the server says 437 Gone"
+    )
 
 
 def test_what_waits_is_bounded() -> None:

@@ -23,6 +23,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -431,7 +432,7 @@ class DnsResolver(Resolver):
 
         reader = Reader(configure=False)
         try:
-            reader.read_resolv_conf(self._understood(_lines(RESOLV_CONF)))
+            reader.read_resolv_conf(StringIO(self._understood(RESOLV_CONF)))
             servers = tuple(_server(str(one), self._port) for one in reader.nameservers)
         except (NoResolverConfiguration, ValueError):
             servers = ()
@@ -444,18 +445,22 @@ class DnsResolver(Resolver):
             changed,
         )
 
-    def _understood(self, lines: Iterable[str]) -> list[str]:
-        """Lines of ``/etc/resolv.conf`` without what is no address of a server and no domain,
+    def _understood(self, path: str) -> str:
+        """What is in ``/etc/resolv.conf`` but for what is no address of a server and no domain,
         which the system's resolver passes over as well."""
+        try:
+            text = Path(path).read_text("utf-8", "replace")
+        except OSError:
+            return ""
         found = []
-        for line in lines:
+        for line in text.splitlines():
             key, *words = line.split() or [""]
             if key == "nameserver":
                 words = [word for word in words[:1] if _is_address(word)]
             elif key in ("domain", "search"):
                 words = [word for word in words if self._is_domain(word)]
             found.append(" ".join([key, *words]))
-        return found
+        return "\n".join(found)
 
     def _is_domain(self, text: str) -> bool:
         try:
@@ -667,13 +672,6 @@ def _servers_of_link(interface: str) -> list[str]:
             if key in ("SERVERS", "DNS") and found:
                 return found[:MAX_SERVERS]
     return []
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
 
 
 def _is_address(text: str) -> bool:

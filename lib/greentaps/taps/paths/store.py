@@ -51,9 +51,11 @@ _SCHEMA = (
     f"PRAGMA user_version = {_VERSION}",
 )
 # SQLite does not notice all damage, and takes a text for a number.
-_SOUND = " AND ".join(f"typeof({name}) = 'text'" for name in ("network", "kind", "endpoint", "stack"))
-_SOUND += " AND " + " AND ".join(f"typeof({name}) = 'real'" for name in ("x", "y", "at"))
-_SOUND += " AND x >= 0 AND y >= 0 AND x < 1e300 AND y < 1e300"
+_SOUND = " AND ".join(
+    [f"typeof({name}) = 'text'" for name in ("network", "kind", "endpoint", "stack")]
+    + [f"typeof({name}) = 'real'" for name in ("x", "y", "at")]
+    + [f"{name} >= 0 AND {name} < 1e300" for name in ("x", "y")]
+)
 _READ = f"""SELECT * FROM (
     SELECT * FROM cells WHERE at > ? AND {_SOUND} ORDER BY at DESC LIMIT ?
 ) ORDER BY at"""

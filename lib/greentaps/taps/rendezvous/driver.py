@@ -7,6 +7,7 @@ when is decided in `ice` and `stun`, which know no sockets; here are the sockets
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import socket
@@ -1225,6 +1226,11 @@ class _Route:
 
     def _flush(self) -> None:
         """Send what is due, and set the timer for what comes next."""
+        if self._relay is not None:
+            why = self._relay.failure_with(self._pair.remote.address)
+            if why is not None:
+                self._end(f"the TURN server relays no longer: {why}", self._relay.client.server)
+                return
         time = now()
         outgoing, self._agent.outgoing = self._agent.outgoing, []
         for _, remote, data in outgoing:
@@ -1236,6 +1242,10 @@ class _Route:
                 self._relay.send(remote, data, time)
         self._flush_relay()
         self._arm()
+
+    def _end(self, why: str, address: Address) -> None:
+        if not self._flow.is_closing():
+            self._flow.abort(TransportError(why, errno.ECONNABORTED, address))
 
     def _flush_relay(self) -> None:
         if self._relay is not None:

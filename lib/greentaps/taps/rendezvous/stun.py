@@ -44,6 +44,7 @@ LIFETIME = 600  # seconds: what an allocation is asked to live for
 FIRST_CHANNEL, LAST_CHANNEL = 0x4000, 0x4FFF
 MAX_PEERS = 100  # whom one allocation is opened for: as many as there may be pairs
 MAX_HELD = 4  # datagrams that wait for the permission of one peer
+MAX_ATTRIBUTES = 64  # of one message
 MAX_ANSWERS = 3  # times that a server may ask to begin again (401, 438)
 
 # A Send indication, with an IPv6 peer, padding and a fingerprint.
@@ -86,9 +87,20 @@ def looks_like_stun(data: bytes) -> bool:
     )
 
 
+def _is_reasonable(data: bytes) -> bool:
+    """Whether a message has no more than `MAX_ATTRIBUTES`.  Thousands, with a checksum of all that
+    goes before each, would keep everybody else waiting."""
+    at = 20
+    for _ in range(MAX_ATTRIBUTES):
+        if at >= len(data):
+            return True
+        at += 4 + (int.from_bytes(data[at + 2 : at + 4], "big") + 3) // 4 * 4
+    return at >= len(data)
+
+
 def parse(data: bytes) -> Any:
     """The message in *data*, or None if there is none in it."""
-    if not looks_like_stun(data):
+    if not (looks_like_stun(data) and _is_reasonable(data)):
         return None
     try:
         return codec().parse_message(data)
@@ -284,10 +296,11 @@ class _Request:
 class _Peer:
     """What an allocation knows of one peer's host."""
 
-    __slots__ = ("asked", "held", "permitted", "renew_at")
+    __slots__ = ("asked", "failure", "held", "permitted", "renew_at")
 
     def __init__(self) -> None:
         self.asked = False
+        self.failure: str | None = None  # why there is no permission
         self.permitted = False
         self.renew_at = inf
         self.held: deque[tuple[Address, bytes]] = deque(maxlen=MAX_HELD)
@@ -371,6 +384,7 @@ class Relay:
 
         def done(answer: Any, now: float) -> None:
             peer.permitted = _succeeded(answer)
+            peer.failure = None if peer.permitted else _why(answer)
             peer.asked = False
             peer.renew_at = now + PERMISSION_RENEWED if peer.permitted else inf
             while peer.held:
@@ -393,6 +407,11 @@ class Relay:
         peer.held.append((remote, data))
         if not peer.asked:
             self._ask_permission(remote[0], peer, now)
+
+    def failure_with(self, remote: Address) -> str | None:
+        """Why nothing goes to a peer through the server, or no longer; None if it may."""
+        peer = self._peers.get(remote[0])
+        return self.failure or (None if peer is None else peer.failure)
 
     def wrapped(self, remote: Address, data: bytes) -> bytes:
         """*data* as it travels to the server, for a peer that `send` was used for before."""
