@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from greentaps.taps.rendezvous.ice import (
+    ANSWER_TIME,
     FIRST_RETRY,
     LAST_RETRY,
     MAX_PAIRS,
@@ -835,6 +836,19 @@ def test_a_connection_of_a_stranger_is_dropped() -> None:
     assert other.dropped == [1, 2, 3]
     assert other.chosen is None
     assert other.outgoing == []
+
+
+def test_one_who_has_shown_himself_waits_for_his_turn() -> None:
+    one, _ = elections()
+    one.opened(1, 9, A, THERE, 0.0, accepted=False, only=False)
+    one.opened(2, 5, A, THERE, 0.0, accepted=True, only=False)
+    one.opened(3, 7, A, THERE, 0.0, accepted=True, only=False)
+    known = {"USERNAME": "aaaa:bbbb", "PRIORITY": 1, "ICE-CONTROLLED": 2}
+    one.received(2, encode("BINDING", "REQUEST", b"s" * 12, known, b"a" * 22), 0.1)
+    assert one.wake_at == ANSWER_TIME
+    one.wake(ANSWER_TIME)
+    assert one.dropped == [1, 3]  # the one that was nominated in vain, and one who says nothing
+    assert [number for number, _ in one.outgoing] == [1, 2]
 
 
 def test_connections_that_wait_are_bounded() -> None:

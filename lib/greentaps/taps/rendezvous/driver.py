@@ -42,6 +42,7 @@ from ..paths import survey as paths
 from ..properties import NO_PREFERENCE, PREFER, PROHIBIT, REQUIRE, Preference
 from ..setup import Setup
 from .ice import (
+    ANSWER_TIME,
     Address,
     Agent,
     Credentials,
@@ -1453,7 +1454,7 @@ class _StreamDriver(_Driver):
         return (
             self._transport is not None
             or self._broken is not None
-            or (now() >= self.punch.give_up_at and not self.links)
+            or now() >= self.punch.give_up_at + (ANSWER_TIME if self.links else 0.0)
         )
 
     def step(self) -> bool:
@@ -1467,7 +1468,7 @@ class _StreamDriver(_Driver):
 
     def wake_at(self) -> float:
         if now() >= self.punch.give_up_at:  # what is still there may yet be elected
-            return self.election.wake_at
+            return min(self.election.wake_at, self.punch.give_up_at + ANSWER_TIME)
         return min(self.punch.wake_at, self.election.wake_at)
 
     def wake(self, time: float) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from .stun import KEEPALIVE, RTO, Transaction, codec, encode, looks_like_stun, parse
 
 __all__ = [
+    "ANSWER_TIME",
     "MAX_PAIRS",
     "PATIENCE",
     "TA",
@@ -747,6 +748,7 @@ class _Try:
     wait: float = FIRST_RETRY
     running: bool = False
     error: BaseException | None = None
+    in_vain: int = 0  # connections that have led to nothing
 
 
 class Punch:
@@ -812,9 +814,10 @@ class Punch:
         ]
 
     def priority(self, base: int, remote: Address) -> int:
-        """Of a pair; 0 for one that was not formed."""
+        """Of a pair, behind all that were connected in vain less often; 0 for one that was not
+        formed."""
         found = self._tries.get((base, remote))
-        return 0 if found is None else found.priority
+        return 0 if found is None else found.priority - (found.in_vain << 64)
 
     @property
     def wake_at(self) -> float:
@@ -839,13 +842,14 @@ class Punch:
         if one is not None:
             one.running = False
             one.error = error or one.error
+            one.in_vain += error is None
             one.due = now + one.wait
             one.wait = min(2 * one.wait, LAST_RETRY)
 
 
 # -- TCP: which of several connections --
 
-ANSWER_TIME = 5.0  # seconds in which a peer has to prove itself on a new connection
+ANSWER_TIME = 5.0  # seconds in which a peer has to prove itself, or to answer a nomination
 SETTLE = 0.5  # seconds in which a peer without credentials may drop what it does not want
 MAX_LINKS = 64  # connections that are held while none is chosen
 
@@ -926,7 +930,10 @@ class Election:
         if self.chosen is not None or len(self._links) >= MAX_LINKS:
             self.dropped.append(number)
             return
-        link = Link(number, priority, now + ANSWER_TIME, ours, source, not accepted)
+        # One who has come to the controlling side speaks at once; all others may have to wait until
+        # those before them have been nominated in vain.
+        time = ANSWER_TIME if accepted and self.controlling else PATIENCE
+        link = Link(number, priority, now + time, ours, source, not accepted)
         self._links[number] = link
         if self.keyed:
             if self.controlling:
@@ -979,6 +986,8 @@ class Election:
 
     def _on_request(self, link: Link, message: Any, now: float) -> None:
         link.proven = True
+        if not link.nominated:
+            link.expires_at = now + PATIENCE  # until its turn comes
         if self.controlling:
             self._ask_best(now)
         elif "USE-CANDIDATE" in message.attributes:
