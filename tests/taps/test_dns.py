@@ -40,6 +40,7 @@ from greentaps.taps.naming.dns import (
     _ServerError,
     _svcb_record,
 )
+from greentaps.taps.paths import survey
 from hypothesis import given
 from hypothesis import strategies as st
 from peers import running, script
@@ -569,6 +570,18 @@ def test_an_answer_is_one_networks(bad: Bad) -> None:
     assert ask(resolver, "minute.test", network="there", interface="lo") not in (here, there)
 
 
+def test_an_answer_of_the_network_before_is_not_used(
+    bad: Bad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for those who do not say where they are, as an isolated Connection or a rendezvous."""
+    resolver = bad.resolver()
+    here = ask(resolver, "minute.test")
+    assert ask(resolver, "minute.test") == here
+    elsewhere = survey.Survey((survey.Path("eth7", network="elsewhere"),))
+    monkeypatch.setattr(dns_module, "survey", lambda: elsewhere)
+    assert ask(resolver, "minute.test") != here
+
+
 @pytest.mark.rfc("CA-02")
 def test_that_there_is_nothing_is_kept_too(bad: Bad, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
@@ -669,6 +682,7 @@ def test_the_deadline_of_the_connection_counts(bad: Bad) -> None:
 @pytest.mark.leaves_things
 def test_a_hub_that_is_destroyed_takes_the_questions_along(bad: Bad) -> None:
     resolver = bad.resolver(timeout=30)
+    survey.survey()  # which keeps a socket
     before = set(descriptors())
 
     def run() -> None:

@@ -32,6 +32,7 @@ from ...errors import ResolutionError, Timeout, TransportError
 from ...hub import Runner, check_timeout, get_runner, getaddrinfo, now, open_socket, time_limit
 from ...transports.options import bind_to_interface
 from ..paths.caches import register_cache
+from ..paths.survey import survey
 from .answers import MAX_ADDRESSES, MAX_TARGETS, Target
 from .dnscache import AnswerCache
 from .hosts import HostsFile
@@ -303,8 +304,9 @@ class DnsResolver(Resolver):
         interface: str | None,
         network: str,
     ) -> _Records:
-        # An answer is one network's, and one interface's: elsewhere it may be another one.
-        key = (name, kind, interface, network, configuration.servers)
+        # An answer is one network's, and one interface's: elsewhere it may be another one.  Not all
+        # who ask have looked which network it is.
+        key = (name, kind, interface, network or survey().network, configuration.servers)
         with self._lock:
             known: _Records | None = self._cache.get(key, now())
         if known is not None:
