@@ -8,11 +8,13 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from netns import networks
 
 from rendezvous.coturn import USER, turn_server
 from rendezvous.nets import CONE, SERVER, SYMMETRIC, Nets, two_nats
@@ -86,6 +88,20 @@ def exchange(left: Peer, right: Peer) -> tuple[dict[str, Any], dict[str, Any]]:
     left.tell()
     right.tell()
     return said
+
+
+@pytest.mark.rfc("R-04")
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+@pytest.mark.parametrize("delay", [0.05, 0.4])
+def test_on_a_long_line(kind: str, delay: float) -> None:
+    with networks() as world:
+        left, right = world.host("left"), world.host("right")
+        world.line(left, right, "10.0.0.1/24", "10.0.0.2/24", delay=delay)
+        with peers(Nets(left, left, right), kind) as (one, other):
+            introduce(one, other)
+            begun = time.monotonic()
+            exchange(one, other)
+            assert time.monotonic() - begun < 20 * delay + 3
 
 
 @pytest.mark.rfc("R-04", "E-10", "CG-04", "RZ-02", "RZ-10")
