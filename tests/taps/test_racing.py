@@ -550,6 +550,25 @@ def test_groups_end_with_their_name() -> None:
     assert race.over
 
 
+@pytest.mark.rfc("HE-06")
+def test_the_last_resort_is_waited_for_when_all_targets_have_failed_before() -> None:
+    root, name = named()
+    race = Race(root)
+    race.start(0.0)
+    group = inner(name, Branch.ENDPOINTS, "target 1")
+    only = leaf(group)
+    race.derived(name, [only], 0.0, complete=False)
+    race.failed(only, 0.1)
+    orders = race.derived(name, [], 0.2, complete=True, last_resort=True)
+    assert [(order.verb, order.node) for order in orders] == [(Verb.RESORT, name)]
+    assert not race.over
+    late = leaf(name, "64:ff9b::1")
+    orders = race.derived(name, [late], 0.3, complete=True)
+    assert [(order.verb, order.node) for order in orders] == [(Verb.ATTEMPT, late)]
+    race.succeeded(late, 0.4)
+    assert race.winner is late
+
+
 # -- Delays --
 
 

@@ -224,7 +224,8 @@ class Race:
         """More children for one node; it may have failed, or may go on, because of that."""
         runs = self._inner[node]
         if complete:
-            runs.open = runs.resort
+            # The end of its groups may have had the last resort ordered already.
+            runs.open = runs.resort or node in self._begun
         untried = [child for child in runs.waiting if child not in gone]
         runs.waiting = sorted([*untried, *added], key=_place)
         if not runs.waiting and not runs.resort:
