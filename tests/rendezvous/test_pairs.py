@@ -683,6 +683,24 @@ def test_a_remote_end_that_comes_late(kind: str) -> None:
         say(theirs, connection, b"found")
 
 
+@pytest.mark.rfc("RZ-10", "AE-01")
+def test_credentials_that_come_late_count_for_an_address_that_was_known() -> None:
+    with datagram_socket() as peer:
+        port = peer.getsockname()[1]
+        connection = Preconnection(local(0), remote(port), properties("udp")).rendezvous(
+            20, wait=False
+        )
+        _, ours = peer.recvfrom(2000)
+        line = f"candidate:1 1 UDP 9 {HERE} {port} typ host ufrag abcd pwd {'s' * 22}"
+        connection.add_remote(RemoteEndpoint.from_text(line))
+        asked = None
+        while asked is None or "USERNAME" not in asked.attributes:
+            asked = parse(peer.recv(2000))
+            peer.sendto(b"not signed", ours)
+        assert connection.state is ConnectionState.ESTABLISHING
+        connection.abort()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.rfc("R-09", "RZ-10", "AE-03")
 def test_a_local_end_that_comes_late(kind: str) -> None:

@@ -911,8 +911,9 @@ class _Driver:
     # -- Late candidates --
 
     def add_remote(self, remote: Remote) -> None:
-        """One more address of the peer."""
-        if remote.address not in self.remotes:
+        """One more address of the peer, or what is to be known of one: its credentials."""
+        known = self.remotes.get(remote.address)
+        if known is None or (known.facts is None and remote.facts is not None):
             self.remotes[remote.address] = remote
             self.pair_remote(remote)
 

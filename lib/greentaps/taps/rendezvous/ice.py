@@ -329,8 +329,19 @@ class Agent:
         if known is None:
             self._remotes[address] = _Remote(address, facts)
         elif facts is not None:
+            changed = known.credentials != facts.credentials
             known.facts = facts  # signalled now, and seen before
+            if changed and self.selected is None:
+                self._begin_again(known)
         self._form_pairs(now)
+
+    def _begin_again(self, remote: _Remote) -> None:
+        """What was said and heard so far was not signed, or with another secret."""
+        for pair in self._pairs.values():
+            if pair.remote is remote:
+                self._cancel(pair)
+                pair.asked_for = pair.nominating = False
+                self._check_again(pair)
 
     def remove_remote(self, address: Address, now: float) -> None:
         """Try nothing more towards *address*."""
