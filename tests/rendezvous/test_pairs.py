@@ -524,7 +524,8 @@ def test_a_stranger_who_stays_does_not_make_us_busy(monkeypatch: pytest.MonkeyPa
     with gsocket.socket() as stranger:
         stranger.connect((HERE, int(lines[0].split()[5])))
         assert isinstance(running.get(), EstablishmentError)
-    assert 0.9 < wakes[-1] - wakes[0] < 10
+    # It has a second where we control, and else as long as the peer may need.
+    assert 0.35 < wakes[-1] - wakes[0] < 10
     assert len(wakes) < 30
 
 
