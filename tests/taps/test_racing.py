@@ -30,6 +30,15 @@ def inner(parent: Node | None, branch: Branch, what: str = "", *, unresolved: bo
     return Node(parent, what, branch, unresolved=unresolved)
 
 
+def group_of(node: Node, name: str) -> Node:
+    """Where an address belongs: ``2/192.0.2.1`` to the second target of a service."""
+    number, slash, _ = name.partition("/")
+    if not slash:
+        return node
+    found = [child for child in node.children if child.what == f"target {number}"]
+    return found[0] if found else inner(node, Branch.ENDPOINTS, f"target {number}")
+
+
 def flat(count: int) -> Node:
     """A root with so many leaves, whose indexes count from 1."""
     root = inner(None, Branch.ENDPOINTS)
@@ -97,7 +106,7 @@ class World:
                 if complete and not names and not node.children:
                     self.obey(race.failed(node, self.now, OSError("no such name")))
                     continue
-                added = [leaf(node, name) for name in names]
+                added = [leaf(group_of(node, name), name) for name in names]
                 last_resort = complete and self.last_resort is not None and not self.resorted
                 self.obey(
                     race.derived(node, added, self.now, complete=complete, last_resort=last_resort)
@@ -661,3 +670,50 @@ def test_any_tree_in_any_mode(shape: Any, modes: dict[Branch, RaceMode]) -> None
         assert set(started) <= ended
     assert race.wake_at is None
     assert race.wake(world.now + 100) == []
+
+
+moments = st.integers(0, 60).map(lambda n: n / 16)
+addresses = st.lists(st.sampled_from(["", "1/", "2/"]), max_size=3)
+names = st.lists(st.tuples(moments, addresses), min_size=1, max_size=4)
+
+
+@given(
+    st.lists(names, min_size=1, max_size=3),
+    st.none() | st.tuples(moments, st.integers(0, 2)),
+    st.lists(st.tuples(moments, st.booleans()), min_size=1, max_size=8),
+    st.fixed_dictionaries(dict.fromkeys(Branch, st.sampled_from(RaceMode))),
+)
+def test_any_names_in_any_mode(
+    answers: list[list[tuple[float, list[str]]]],
+    last: tuple[float, int] | None,
+    fates: list[tuple[float, bool]],
+    modes: dict[Branch, RaceMode],
+) -> None:
+    """The same where addresses come bit by bit, in the targets of services, and as a last resort:
+    each one that has come is tried, unless another one has won."""
+    root = inner(None, Branch.ENDPOINTS)
+    heard: dict[Node, list[tuple[float, list[str], bool]]] = {}
+    for said in answers:
+        name = inner(root, Branch.ENDPOINTS, unresolved=True)
+        times = sorted(when for when, _ in said)
+        heard[name] = [
+            (when, [f"{group}192.0.2.{n}" for n, group in enumerate(groups)], place == len(said))
+            for place, (when, (_, groups)) in enumerate(zip(times, said, strict=True), 1)
+        ]
+    race = Race(root, modes=modes)
+    world = World(
+        race,
+        lambda node: fates[sum(map(ord, node.number)) % len(fates)],
+        heard.__getitem__,
+        last and (last[0], [f"64:ff9b::{n}" for n in range(last[1])]),
+    )
+    winner = world.run()
+    started = [node for _, node in world.starts]
+    assert len(set(started)) == len(started)
+    leaves = [node for node in root.walk() if node.candidate is not None]
+    if winner is None:
+        assert world.coming == []
+        assert set(started) == set(leaves)
+        assert not any(world.ends(node)[1] for node in leaves)
+    else:
+        assert world.ends(winner)[1]
