@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +60,11 @@ class Statistics:
 class _Counts:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.open: Counter[str] = Counter()
-        self.established: Counter[str] = Counter()
-        self.failed: Counter[str] = Counter()
-        self.not_established: Counter[str] = Counter()
+        # By stack; and by reason.  A Counter's items are set by Python code.
+        self.open: defaultdict[str, int] = defaultdict(int)
+        self.established: defaultdict[str, int] = defaultdict(int)
+        self.failed: defaultdict[str, int] = defaultdict(int)
+        self.not_established: defaultdict[str, int] = defaultdict(int)
         self.listeners: set[int] = set()
 
 
@@ -84,7 +85,7 @@ def statistics() -> Statistics:
     counts = _counts
     with counts.lock:
         return Statistics(
-            open=dict(+counts.open),
+            open={stack: number for stack, number in counts.open.items() if number},
             established=dict(counts.established),
             failed=dict(counts.failed),
             not_established=dict(counts.not_established),

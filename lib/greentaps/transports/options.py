@@ -12,7 +12,6 @@ import fcntl
 import os
 import socket
 import struct
-import sys
 import termios
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -52,7 +51,7 @@ _INT_MAX = 2**31 - 1
 # bytes per second.
 _RTT = struct.Struct("=68xI")
 _DELIVERY_RATE = struct.Struct("=160xQ")
-_INT_SIZE = 4  # bytes
+_INT = struct.Struct("i")
 
 
 @contextlib.contextmanager
@@ -168,11 +167,11 @@ def unacknowledged(handle: Any) -> int | None:
     """How many bytes of a TCP handle the peer has not acknowledged; None if the system does not
     say."""
     try:
-        amount = bytearray(_INT_SIZE)  # fcntl tries that first; bytes cost it an exception
+        amount = bytearray(_INT.size)  # fcntl tries that first; bytes cost it an exception
         fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, amount)
     except (OSError, pyuv.error.UVError):
         return None
-    return int.from_bytes(amount, sys.byteorder)
+    return int(_INT.unpack(amount)[0])
 
 
 class Measure(NamedTuple):
