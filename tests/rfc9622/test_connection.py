@@ -328,8 +328,9 @@ def test_the_capacity_profile_is_on_the_packets(profile: CapacityProfile) -> Non
     }[profile.value]
     with joined(asked(connCapacityProfile=profile)) as (client, server):
         assert option(client, *TOS) >> 2 in dscp
-        # Nagle's algorithm never delays a Message.
+        # Nagle's algorithm never delays a Message, at neither end.
         assert option(client, socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert option(server, socket.IPPROTO_TCP, socket.TCP_NODELAY)
         server.set_property("connCapacityProfile", profile)
         assert option(server, *TOS) >> 2 in dscp
     with datagram_peer(datagrams().set("connCapacityProfile", profile)) as (connection, peer):

@@ -31,6 +31,7 @@ from typing import Any, ClassVar
 import pyuv
 
 from ..errors import TransportError
+from ..hub import get_runner
 from ..transports import Transport, options
 from ..transports.handles import connect_tcp, listen_tcp
 from ..transports.listening import Listening
@@ -76,6 +77,7 @@ class Tcp(Plugin):
         return Transport(handle, attempt.hostname)
 
     def listen(self, attempt: Attempt, deliver: Callable[[Any], None]) -> Any:
+        runner = get_runner()
         asked = not _CONFIGURED.isdisjoint(attempt.options)
 
         def accepted(handle: Any) -> None:
@@ -84,7 +86,7 @@ class Tcp(Plugin):
                     _configure(handle, attempt, local=True)
                 except (OSError, pyuv.error.UVError):
                     pass  # the connection is gone already, which its first use tells better
-            deliver(Transport(handle))
+            deliver(Transport.accepted(handle, runner))
 
         handle = listen_tcp(attempt.local, lambda here: configure(here, attempt))
         listening = Listening(handle, handle.getsockname(), accepted)

@@ -74,13 +74,13 @@ class Listener(ListenerHandlers):
             hop_limit=endpoint.hop_limit,
         )
 
-        name = stack_name(stack)
+        phases = ((stack_name(stack), 0.0),)  # of those that are ready at once
         secured = self._setup.secured(stack)
         at_once = len(stack) == 1 and not self._setup.framers and secured is None
 
         def deliver(transport: Any) -> None:
             if at_once and getattr(transport, "starts_ready", False) and not self._stopped:
-                self._ready_at_once(stack, name, transport)
+                self._ready_at_once(stack, transport, phases)
             else:
                 self._arrived(stack, transport, secured)
 
@@ -101,9 +101,10 @@ class Listener(ListenerHandlers):
 
     # -- From below, in callbacks --
 
-    def _ready_at_once(self, stack: Stack, name: str, transport: Any) -> None:
+    def _ready_at_once(
+        self, stack: Stack, transport: Any, phases: tuple[tuple[str, float], ...]
+    ) -> None:
         """A new connection whose stack needs no time to be ready, as TCP and UDP."""
-        begun = now()
         peer = transport.get_extra_info("peername")
         admit = self._attempt.admit
         if admit is not None and not admit(peer):
@@ -111,7 +112,6 @@ class Listener(ListenerHandlers):
             transport.abort()
             return
         connection = Connection(self._of_each, self._runner)
-        phases = ((name, now() - begun),)
         try:
             connection.begin(Established(Candidate(stack, peer), transport, phases))
         except TransportError:

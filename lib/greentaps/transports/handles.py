@@ -284,6 +284,7 @@ def listen_tcp(
     with bound:
         bound.setblocking(False)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for those that it accepts
         if family == socket.AF_INET6:
             # An address of one family is one family: "::" beside "0.0.0.0" must both work.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

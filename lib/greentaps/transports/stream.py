@@ -25,13 +25,14 @@ from typing import Any, ClassVar
 import pyuv
 
 from ..errors import TransportError
-from ..hub import PlainSocket, check_timeout, get_runner
+from ..hub import PlainSocket, Runner, check_timeout, get_runner
 from . import options
 from .base import (
     CLOSE_TIMEOUT,
     CLOSED,
     CLOSING,
     OPEN,
+    BaseTransport,
     StreamTransport,
     as_bytes,
 )
@@ -98,9 +99,22 @@ class Transport(StreamTransport):
             raise TransportError("the handle is closed", errno.EBADF)
         if handle.loop is not runner.loop:
             raise ValueError("the handle belongs to another loop than this thread's get_loop()")
-        super().__init__(runner)
+        self._take(runner, handle, server_hostname, mode)
+        self._send_at_once()
+
+    @classmethod
+    def accepted(cls, handle: Any, runner: Runner) -> Transport:
+        """For listeners: a transport over *handle*, a pyuv.TCP of *runner*'s loop that was accepted
+        just now from a socket with TCP_NODELAY, which it inherits.  So there is nothing to check,
+        and nothing to set."""
+        made = cls.__new__(cls)
+        made._take(runner, handle, None, "rw")
+        return made
+
+    def _take(self, runner: Runner, handle: Any, hostname: str | None, mode: str) -> None:
+        BaseTransport.__init__(self, runner)
         self._handle = handle
-        self._hostname = server_hostname
+        self._hostname = hostname
         self._readable = "r" in mode
         self._writable = "w" in mode  # may write now: mode allows it, and no EOF was sent
         self._handle_reads = False
@@ -118,7 +132,6 @@ class Transport(StreamTransport):
         self._protocol = protocol
         if self._peer is None:
             self._get_peername()
-        self._send_at_once()
         try:
             protocol.connection_made(self)
         except BaseException as error:
