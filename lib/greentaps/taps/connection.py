@@ -1442,11 +1442,13 @@ class Connection(ConnectionHandlers, FramerHost):
             self._to(CLOSING)
         self._to(CLOSED)
         self._stop_timers()
-        self._leave_group()
+        if self._group is not None:
+            self._leave_group()
         monitoring.ended(self, None if self._ending is None else self._end_error())
         if self._events is not None:
             self._emit_end()
-        self._wake_closers()
+        if self._closers is not None:
+            self._wake_closers()
 
     def _emit_end(self) -> None:
         if self._ending is None:

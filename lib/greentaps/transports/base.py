@@ -296,7 +296,8 @@ class BaseTransport:
         if self._state is CLOSED:
             return
         self._state = CLOSED
-        self._stop_close_timer()
+        if self._close_timer is not None:
+            self._stop_close_timer()
         self._runner.release(self)
         protocol, self._protocol = self._protocol, None
         on_lost, self._on_lost = self._on_lost, None
@@ -313,9 +314,11 @@ class BaseTransport:
         except BaseException as error:
             self._runner.collect(error)
 
-        for parked in self._closers or ():
-            parked.finish(None)
-        self._closers = None
+        closers = self._closers
+        if closers:
+            self._closers = None
+            for parked in closers:
+                parked.finish(None)
 
     def _start_close_timer(self, timeout: float | None) -> None:
         if timeout is None or self._state is CLOSED:
