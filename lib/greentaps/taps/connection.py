@@ -1000,8 +1000,12 @@ class Connection(ConnectionHandlers, FramerHost):
         has failed; Timeout, upon which nothing is lost.  A switchpoint when it waits.
         """
         if _first is not None or _second is not None or _third is not None:
-            alone = _second is None and _third is None and min_incomplete_length is None
-            if alone and type(_first) is int:
+            if (
+                type(_first) is int
+                and _second is None
+                and _third is None
+                and min_incomplete_length is None
+            ):
                 min_incomplete_length = _first
             else:
                 if callable(_first):
