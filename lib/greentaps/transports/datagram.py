@@ -206,7 +206,7 @@ class DatagramTransport(BaseTransport):
             self._error_received(error, "receive", self._remote)
             return
         try:
-            self._protocol.datagram_received(data if data is not None else b"", addr)
+            self._protocol.datagram_received(data, addr)
         except BaseException as failure:
             self._callback_failed(failure)
 
