@@ -1104,6 +1104,13 @@ def test_a_raw_greenlet_that_dies_when_woken_is_reported(reports):
 # -- Services --
 
 
+def test_a_greenlet_of_ours_does_not_note_who_spawned_it() -> None:
+    """The stack below a callback is deep, and walking it costs as much as the greenlet."""
+    greenlet = spawn(list, "ab")
+    assert not greenlet.spawning_stack
+    assert greenlet.get(timeout=30) == ["a", "b"]
+
+
 def test_call_soon_and_call_later():
     runner = get_runner()
     done = gevent.event.Event()

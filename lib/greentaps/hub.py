@@ -779,9 +779,16 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 # -- gevent's services, for the files above --
 
 
+class _Greenlet(gevent.Greenlet):  # type: ignore[type-arg]
+    """One that does not note where it was spawned: it always was in here, and from a callback that
+    note costs as much as the rest of it."""
+
+    spawning_stack_limit = 0
+
+
 def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Start a greenlet that runs ``function(*args, **kwargs)``; returns the gevent.Greenlet."""
-    return gevent.spawn(function, *args, **kwargs)
+    return _Greenlet.spawn(function, *args, **kwargs)
 
 
 def resolve(
