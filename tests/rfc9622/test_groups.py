@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 from conftest import Certificates, live_greenlets
 from gevent import socket as gsocket
@@ -22,6 +23,7 @@ from greentaps import (
     Preconnection,
     Reason,
     TransportProperties,
+    statistics,
 )
 from greentaps.plugins.tcp import Tcp
 from greentaps.taps.properties import DISABLED, PropertyError, PropertyRefusedError
@@ -361,3 +363,22 @@ def test_a_clone_that_is_waited_for_ends_with_its_group(how: str) -> None:
                 cloning.get(timeout=5)
         until(lambda: clone.state is ConnectionState.CLOSED)
         until(lambda: len(live_greenlets()) <= before)
+
+
+@pytest.mark.rfc("G-01", "N-14")
+def test_a_clone_that_is_broken_off_at_once_is_no_member() -> None:
+    """Before the greenlet that establishes it has run."""
+    with group(1) as ((connection,), _):
+        begin = gevent.event.Event()
+
+        def make() -> None:
+            begin.wait()
+            connection.clone()
+
+        cloning = gevent.spawn(make)
+        gevent.sleep(0)
+        before = statistics().not_established.get("GreenletExit", 0)
+        begin.set()
+        cloning.kill()
+        assert statistics().not_established["GreenletExit"] == before + 1
+        assert connection.grouped_connections() == [connection]

@@ -282,3 +282,29 @@ def test_a_close_does_not_wait_for_a_send_that_was_given_up() -> None:
         assert closing.get() is None
         assert only.state is ConnectionState.CLOSED
         assert reader.get(timeout=20) % (256 * KIB + 4) == 0
+
+
+def test_many_that_wait_go_on_one_after_another() -> None:
+    """However many they are: each that has run dry lets the next go on."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(plain_listener())
+        first = Preconnection(remote_endpoint=remote(listener.getsockname()[1])).initiate()
+        stack.callback(first.abort_group)
+        peers = [stack.enter_context(listener.accept()[0])]
+        others = []
+        while len(others) < 300:
+            others.append(first.clone(timeout=10))
+            peers.append(stack.enter_context(listener.accept()[0]))
+        first.set_property("connPriority", 0)
+        first.set_property("connScheduler", "priority-based")
+        large = bytes(16 * 1024 * KIB)
+        first.send(large, wait=False)
+        until(lambda: first._blocked)
+        outcomes: list[Any] = []
+        for other in others:
+            other.send(b"waits", sent_handler=lambda _, error: outcomes.append(error))
+        assert not outcomes
+        read_exactly(peers[0], len(large))
+        until(lambda: len(outcomes) == len(others))
+        assert outcomes == [None] * len(others)
+        assert [peer.recv(10) for peer in peers[1:]] == [b"waits"] * len(others)

@@ -363,6 +363,9 @@ class Connection(ConnectionHandlers, FramerHost):
         greenlet.rawlink(lambda _: done.finish(None))
         try:
             done.wait()
+        except BaseException as error:
+            self._not_established(error)  # it may be that the other one has not begun
+            raise
         finally:
             self._establisher = None
             greenlet.kill(block=False)
@@ -1857,8 +1860,17 @@ class Connection(ConnectionHandlers, FramerHost):
         self._pass_the_turn(group)
 
     def _pass_the_turn(self, group: ConnectionGroup) -> None:
-        for member in list(group):
-            member.go_on_sending()
+        if group.passing:  # it is what they do that has brought us here
+            group.passing_again = True
+            return
+        group.passing = group.passing_again = True
+        try:
+            while group.passing_again:
+                group.passing_again = False
+                for member in list(group):
+                    member.go_on_sending()
+        finally:
+            group.passing = False
 
     def go_on_sending(self) -> None:
         """For another member of the group: perhaps it is our turn now."""

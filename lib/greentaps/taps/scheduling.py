@@ -128,9 +128,11 @@ class ConnectionGroup(list[Any]):
     """The Connections of a group, and their turns if they take any.  *timer* is the one that lets
     those that were kept waiting look again."""
 
-    __slots__ = ("timer", "turns")
+    __slots__ = ("passing", "passing_again", "timer", "turns")
 
     def __init__(self, members: list[Any]) -> None:
         super().__init__(members)
         self.turns: Turns | None = None
         self.timer: Any = None
+        self.passing = False  # the members are being asked whether they can go on
+        self.passing_again = False  # ... and something has changed since
