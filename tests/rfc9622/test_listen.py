@@ -313,6 +313,22 @@ def test_an_address_that_is_taken_or_not_ours(properties: TransportProperties | 
             assert f"\n  {here!r}: bind: " in str(error)
 
 
+@pytest.mark.rfc("L-07", "EV-04", "OR-05")
+@pytest.mark.parametrize("first_is_free", [False, True])
+def test_a_listener_that_never_was_is_not_stopped(first_is_free: bool) -> None:
+    with listening() as listener:
+        ends = [local(port_of(listener))]
+        if first_is_free:
+            ends.insert(0, local())
+        preconnection = Preconnection(ends)
+        log = Log(preconnection, ("stopped", "establishment_error"))
+        refusal(preconnection)
+        until(lambda: log)
+        for _ in range(3):
+            gevent.sleep(0)
+        assert log.names == ["establishment_error"]
+
+
 @pytest.mark.rfc("L-07", "A-04", "ER-01")
 def test_tls_without_an_identity(certificates: Certificates) -> None:
     client_only = SecurityParameters().add_identity(certificates.client, role="client")

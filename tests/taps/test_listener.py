@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 
 import gevent
+import gevent.event
 import pytest
 from conftest import Certificates
 from greentaps import (
@@ -306,6 +307,46 @@ def test_too_many_that_wait_stay_in_the_backlog(
             assert connection.remote_endpoint.port == peer.getsockname()[1]
             connection.close()
             assert accepted() <= 4, number
+
+
+def test_who_waits_for_a_slow_handler_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "MAX_WAITING", 2)
+    received: list[Connection] = []
+    proceed = gevent.event.Event()
+
+    def handle(connection: Connection) -> None:
+        received.append(connection)
+        proceed.wait()
+
+    with Preconnection(local()).listen() as listener, contextlib.ExitStack() as stack:
+        listener.on_connection_received(handle)
+        for _ in range(6):
+            stack.enter_context(plain_client(port_of(listener)))
+        until(lambda: accepted() >= 3)
+        for _ in range(20):
+            gevent.sleep(0)
+        assert accepted() == 3  # one in the handler, and two that wait
+        assert len(received) == 1
+        proceed.set()
+        until(lambda: len(received) == 6)
+        for connection in received:
+            connection.abort()
+
+
+def test_a_connection_that_was_on_its_way_to_a_killed_greenlet_ends_with_the_listener(
+    listener: Listener,
+) -> None:
+    listener.set_new_connection_limit(0)
+    with plain_client(port_of(listener)) as peer:
+        until(lambda: accepted() == 1)
+        waiting = in_greenlet(listener.accept)
+        waiting.kill(block=False)
+        listener.set_new_connection_limit(1)
+        listener.stop()
+        waiting.join()
+        assert ended_by_us(peer)
+    with pytest.raises(EstablishmentError):
+        listener.accept()
 
 
 def test_too_many_handshakes_stay_in_the_backlog(

@@ -55,6 +55,7 @@ class Listener(ListenerHandlers):
         self._sources: dict[Place, Any] = {}
         self._follower: Follower | None = None
         self._waiting: deque[Connection] = deque()
+        self._handing = 0  # ConnectionReceived events that wait for their turn
         self._acceptors: deque[Parked[Connection]] = deque()
         self._handshakes: dict[Any, Any] = {}  # transport -> the timer of its framers
         self._left: float = inf  # how many more Connections may be delivered
@@ -119,7 +120,7 @@ class Listener(ListenerHandlers):
             return
         self._waiting.append(connection)
         self._hand_out()
-        if self._paused or len(self._waiting) >= MAX_WAITING:
+        if self._paused or len(self._waiting) + self._handing >= MAX_WAITING:
             self._regulate()
 
     def _arrived(self, stack: Stack, transport: Any, secured: Stack | None = None) -> None:
@@ -201,6 +202,7 @@ class Listener(ListenerHandlers):
         while waiting and self._left > 0:
             if self._wants("connection_received"):
                 self._left -= 1
+                self._handing += 1
                 assert self._events is not None
                 handler = self._events.handlers["connection_received"]
                 self._events.call(self._deliver, handler, waiting.popleft())
@@ -215,6 +217,9 @@ class Listener(ListenerHandlers):
 
     def _deliver(self, handler: Any, connection: Connection) -> None:
         """The ConnectionReceived event.  Those of the Connection itself come after it."""
+        self._handing -= 1
+        if self._paused:
+            self._regulate()
         connection.begin_events(self._setup.events)
         handler(connection)
 
@@ -228,7 +233,8 @@ class Listener(ListenerHandlers):
 
     def _regulate(self) -> None:
         """Stop or resume accepting, by what is waiting."""
-        full = len(self._waiting) >= MAX_WAITING or len(self._handshakes) >= MAX_HANDSHAKES
+        waiting = len(self._waiting) + self._handing
+        full = waiting >= MAX_WAITING or len(self._handshakes) >= MAX_HANDSHAKES
         if full is not self._paused:
             self._paused = full
             for source in self._sources.values():
@@ -266,7 +272,9 @@ class Listener(ListenerHandlers):
         try:
             connection = parked.wait(timeout)
         except BaseException:
-            if parked.result is not None:
+            if parked.result is not None and self._stopped:
+                parked.result.abort()
+            elif parked.result is not None:
                 self._left += 1
                 self._waiting.appendleft(parked.result)
                 self._hand_out()
@@ -310,8 +318,13 @@ class Listener(ListenerHandlers):
         Connections that were delivered live on; those that were not are aborted, and greenlets
         in `accept` are woken.  May be repeated.  Not a switchpoint.
         """
-        if self._stopped:
-            return
+        if not self._stopped:
+            self.give_up()
+            self._emit("stopped")
+
+    def give_up(self) -> None:
+        """For `Preconnection.listen`, which has failed: `stop`, without an event, since nobody has
+        got this Listener."""
         self._stopped = True
         monitoring.stopped(self)
         self._runner.release(self)
@@ -328,7 +341,6 @@ class Listener(ListenerHandlers):
             self._waiting.popleft().abort()
         while self._acceptors:
             self._acceptors.popleft().fail(_stopped())
-        self._emit("stopped")
 
     def hub_lost(self, error: BaseException) -> None:
         """The hub goes, with all that we listen on, or this is a forked child: nobody will come

@@ -227,7 +227,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
             if bound:
                 listener.follow(bound, setup.paths)
         except BaseException:
-            listener.stop()
+            listener.give_up()
             raise
         monitoring.listening(listener)
         return listener
