@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from typing import Any
 
 import gevent
 import pytest
@@ -35,6 +36,7 @@ from taps.helpers import (
     port_of,
     read_all,
     remote,
+    until,
 )
 
 NOWHERE = RemoteEndpoint().with_hostname("no-such-host.invalid").with_port(1)
@@ -201,6 +203,29 @@ def test_later_changes_do_not_reach_a_listener(certificates: Certificates) -> No
         with plain_client(port) as peer, listener.accept(timeout=5) as connection:
             peer.sendall(b"plain")
             assert connection.receive(5, timeout=5).data == b"plain"
+
+
+def test_later_handlers_do_not_reach_what_was_made_before() -> None:
+    events: list[str] = []
+
+    def noting(what: str) -> Any:
+        return lambda *_: events.append(what)
+
+    preconnection = Preconnection(local())
+    preconnection.on_closed(noting("closed"))
+    with preconnection.listen() as listener:
+        preconnection.on_closed(noting("not this one"))
+        preconnection.on_receive_error(noting("nor this"))
+        preconnection.on_stopped(noting("nor that"))
+        with plain_client(port_of(listener)) as peer:
+            connection = listener.accept(timeout=10)
+            connection.receive(wait=False)
+            connection.close(wait=False)
+            assert read_all(peer) == b""
+        until(lambda: events)
+    for _ in range(3):
+        gevent.sleep(0)
+    assert events == ["closed"]
 
 
 @pytest.mark.rfc("PC-08", "MU-14", "T-02", "PC-04", "F-06")

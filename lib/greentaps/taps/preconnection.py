@@ -325,6 +325,10 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
 
     def _setup(self, role: Role) -> Setup:
         security = self.security_parameters
+        events = None
+        if self._events is not None:
+            events = Events()
+            events.inherit(self._events)
         return Setup(
             role=role,
             local_endpoints=tuple(endpoint.copy() for endpoint in self.local_endpoints),
@@ -332,7 +336,7 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
             properties=self.transport_properties.for_role(role),
             security=None if security is None or security.is_disabled else security.copy(),
             framers=tuple(self._framers),
-            events=self._events,
+            events=events,
             resolver=self.resolver,
         )
 
