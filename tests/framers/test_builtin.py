@@ -134,6 +134,36 @@ def test_a_message_must_not_contain_the_delimiter(
         encoded(DelimiterFramer(delimiter), *parts)
 
 
+@pytest.mark.parametrize(
+    ("framer", "wrong"),
+    [
+        (DelimiterFramer(b"--", max_length=9), b"0123456789"),
+        (DelimiterFramer(b"--"), b"x--y"),
+        (LineFramer(max_length=9), b"0123456789"),
+        (LineFramer(), b"x\ny"),
+        (LineFramer(b"\n"), b"x\r"),
+    ],
+)
+def test_nothing_follows_a_message_that_has_left_without_its_end(
+    framer: Framer, wrong: bytes
+) -> None:
+    """It would be taken for the rest of that Message."""
+    stack, host = ready(framer)
+    stack.send(b"begun", None, False)
+    with pytest.raises(FramingError):
+        stack.send(wrong, None, True)
+    for part, end in ((b"rest", True), (b"more", False), (b"next", True)):
+        with pytest.raises(FramingError, match="begun to leave"):
+            stack.send(part, None, end)
+    assert host.take() == b"begun"
+    # What is refused before anything has left harms no other Message.
+    stack, host = ready(framer)
+    with pytest.raises(FramingError):
+        stack.send(wrong, None, True)
+    stack.send(b"next", None, True)
+    assert host.take().startswith(b"next")
+
+
 def test_delimiter_limits() -> None:
     framer = DelimiterFramer(b"--", max_length=4)
     assert encoded(framer, b"1234") == b"1234--"

@@ -451,3 +451,26 @@ def test_a_real_client() -> None:
                 assert host.closed
                 peer.sendall(host.take())
             assert process.stdout.read() == b"all is well\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "wrong"),
+    [({"max_length": 9}, "binary", b"0123456789"), ({}, "text", b"\xff")],
+)
+def test_nothing_follows_a_message_that_has_left_without_its_end(
+    options: Any, kind: str, wrong: bytes
+) -> None:
+    """It would be taken for the rest of that Message."""
+    pair = Pair(options).ready()
+    made = context(pair.client_framer, kind)
+    with pytest.raises(FramingError):
+        pair.client.send(wrong, made, True)
+    pair.client.send(b"whole", made, True)
+    pair.client.send(b"begun", made, False)
+    with pytest.raises(FramingError):
+        pair.client.send(wrong, made, False)
+    for part in (b"rest", b"next"):
+        with pytest.raises(FramingError, match="begun to leave"):
+            pair.client.send(part, made, True)
+    pair.pass_on()
+    assert [data for data, _ in pair.server_host.messages] == [b"whole"]

@@ -12,12 +12,15 @@ from greentaps import (
     Connection,
     ConnectionState,
     Expired,
+    Framer,
     LengthPrefixFramer,
     MessageContext,
+    NetstringFramer,
     Preconnection,
     Reason,
     SendError,
     Timeout,
+    TlvFramer,
 )
 from greentaps.taps.properties import INFINITE
 from rfc9622.world import Log, datagram_peer, joined, listening, option, towards
@@ -242,6 +245,38 @@ def test_a_lifetime_counts_before_the_connection_is_ready() -> None:
         until(lambda: log)
         assert log.names == ["expired"]
         connection.abort()
+
+
+@pytest.mark.rfc("SN-09", "SN-06", "SN-02")
+@pytest.mark.parametrize("framer", [LengthPrefixFramer(1), TlvFramer(1, 1), NetstringFramer(255)])
+def test_a_message_of_which_a_part_fails_does_not_go_without_it(framer: Framer) -> None:
+    with with_plain_peer(framer) as (connection, peer):
+        log = Log(connection)
+        made = MessageContext()
+        for part, end in ((bytes(200), False), (bytes(100), False), (b"c", False), (b"d", True)):
+            connection.send(part, made, end, wait=False)
+        connection.send(b"next", wait=False)
+        until(lambda: len(log) == 5)
+        assert log.names == ["sent", *["send_error"] * 3, "sent"]
+        reasons = [error.reason for _, error in log.of("send_error")]
+        assert reasons == [Reason.MESSAGE_TOO_LARGE, *[Reason.INVALID_MESSAGE_PROPERTIES] * 2]
+        connection.send(b"later", made)  # the context may serve another Message
+        connection.close(wait=False)
+        wire = read_all(peer)
+        assert b"next" in wire
+        assert b"later" in wire
+        assert not set(wire) & set(b"cd")
+
+
+@pytest.mark.rfc("P-45", "SN-15", "CS-06")
+def test_a_default_counts_in_whatever_way_it_is_set() -> None:
+    with joined() as (client, server):
+        client.send(b"one")
+        client.get_properties().set("final", True)
+        client.send(b"two")
+        with pytest.raises(SendError):
+            client.send(b"three")
+        assert server.receive(timeout=10).data == b"onetwo"
 
 
 # -- Priorities --

@@ -227,3 +227,35 @@ def test_a_long_queue_is_not_slow() -> None:
     assert not outbox
     # It takes a fifth of a second; looking through the queue each time would take a minute.
     assert process_time() - begun < 5
+
+
+def test_after_a_failed_part_no_other_part_of_its_message_leaves() -> None:
+    outbox, context = Outbox(), Context()
+    outbox.push(item(b"a1", context, end=False))
+    outbox.push(item(b"a2", context, end=False))
+    outbox.push(item(b"b"))
+    first = outbox.pop()
+    assert first is not None
+    assert [one.data for one in outbox.give_up(first)] == [b"a2"]
+    assert not outbox.sending_parts
+    assert outbox.size == 1
+    assert outbox.given_up(item(b"a3", context, end=False))
+    assert outbox.given_up(item(b"a4", context))
+    assert not outbox.given_up(item(b"another", context))  # its end has been handed in
+    last = outbox.pop()
+    assert last is not None
+    assert last.data == b"b"
+    assert outbox.give_up(last) == []
+    assert not outbox.given_up(last)
+
+
+def test_a_failed_part_whose_message_is_all_here() -> None:
+    outbox, context = Outbox(), Context()
+    outbox.push(item(b"a1", context, end=False))
+    outbox.push(item(b"a2", context))
+    first = outbox.pop()
+    assert first is not None
+    assert [one.data for one in outbox.give_up(first)] == [b"a2"]
+    assert outbox.size == 0
+    assert not outbox
+    assert not outbox.given_up(item(b"another", context))

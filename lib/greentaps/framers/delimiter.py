@@ -26,12 +26,13 @@ __all__ = ["DelimiterFramer", "LineFramer"]
 class _State:
     """What a framer remembers of one Connection."""
 
-    __slots__ = ("searched", "sent", "tail")
+    __slots__ = ("cut", "searched", "sent", "tail")
 
     def __init__(self) -> None:
         self.searched = 0  # so many bytes at the cursor need not be searched again
         self.sent = 0  # the size of the sender's Message so far
         self.tail = b""  # ... and its last bytes, where they could begin a delimiter
+        self.cut = False  # ... of which a part was refused, so that its end will not come
 
 
 class DelimiterFramer(Framer):
@@ -97,15 +98,17 @@ class DelimiterFramer(Framer):
     def _send_part(
         self, link: FramerLink, state: _State, data: bytes, end_of_message: bool
     ) -> None:
+        if state.cut:
+            raise _cut()
         if state.sent + len(data) > self.max_length:
-            raise self._too_long()
+            raise self._refused(state, self._too_long())
         seam = self._seam
         delimiter = self.delimiter
         joined = state.tail + data
         whole = joined + delimiter if end_of_message else joined
         at = whole.find(delimiter)
         if at >= 0 and (at < len(joined) or not end_of_message):
-            raise self._contained()
+            raise self._refused(state, self._contained())
         if end_of_message:
             state.sent = 0
             state.tail = b""
@@ -115,6 +118,12 @@ class DelimiterFramer(Framer):
         state.tail = joined[-seam:] if seam else b""
         if data:
             link.send(data)
+
+    def _refused(self, state: _State, error: FramingError) -> FramingError:
+        """A part is refused with *error*.  If others have left, what came now would be taken for
+        the rest of their Message."""
+        state.cut = state.sent > 0
+        return error
 
     def _too_long(self) -> MessageTooLongError:
         return MessageTooLongError(f"a Message may have {self.max_length} bytes at most")
@@ -157,6 +166,10 @@ class DelimiterFramer(Framer):
         link.state.searched = 0
 
 
+def _cut() -> FramingError:
+    return FramingError("a Message has begun to leave, and a later part of it was refused")
+
+
 class LineFramer(DelimiterFramer):
     """Each Message is a line.  On the way in ``\\n`` and ``\\r\\n`` both end one; on the way out
     *newline* does, which is ``b"\\r\\n"`` (what Internet protocols want) or ``b"\\n"``.
@@ -186,11 +199,13 @@ class LineFramer(DelimiterFramer):
         if not isinstance(data, bytes):
             data = bytes(data)
         state = link.state
+        if state.cut:
+            raise _cut()
         size = state.sent + len(data)
         if size > self.max_length:
-            raise self._too_long()
+            raise self._refused(state, self._too_long())
         if b"\n" in data:
-            raise self._contained()
+            raise self._refused(state, self._contained())
         if not end_of_message:
             state.sent = size
             state.tail = data[-1:] or state.tail
@@ -198,7 +213,8 @@ class LineFramer(DelimiterFramer):
                 link.send(data)
             return
         if len(self.newline) == 1 and (data[-1:] or state.tail) == b"\r":
-            raise FramingError("a line must not end in \\r if \\n alone ends it")
+            error = FramingError("a line must not end in \\r if \\n alone ends it")
+            raise self._refused(state, error)
         state.sent = 0
         state.tail = b""
         link.send(data + self.newline)

@@ -56,6 +56,7 @@ class _State:
     __slots__ = (
         "closing",
         "context",
+        "cut",
         "decoder",
         "ended",
         "in_message",
@@ -77,6 +78,7 @@ class _State:
         self.received = 0  # its bytes so far
         self.in_message = False  # a Message has begun to be sent, and has not ended
         self.sent = 0  # its bytes so far
+        self.cut = False  # a part of it was refused, so that its end will not come
         self.decoder: Any = None  # if it is text
         self.ping: Any = None  # to be answered when the peer reads again
         self.request: Any = None
@@ -234,6 +236,8 @@ class WebSocketFramer(Framer):
         state: _State = link.state
         if state.closing:
             raise FramingError("the WebSocket is closed")
+        if state.cut:
+            raise FramingError("a Message has begun to leave, and a later part of it was refused")
         if not state.in_message:
             kind = None if context is None else context.get(self, "type")
             if kind is None:
@@ -244,6 +248,7 @@ class WebSocketFramer(Framer):
             state.decoder = codecs.getincrementaldecoder("utf-8")() if kind == "text" else None
         state.sent += len(data)
         if self.max_length is not None and state.sent > self.max_length:
+            state.cut = state.in_message
             raise MessageTooLongError(f"a Message may have {self.max_length} bytes at most")
         if state.decoder is None:
             event = events.BytesMessage(data=data, message_finished=end_of_message)
@@ -251,6 +256,7 @@ class WebSocketFramer(Framer):
             try:
                 text = state.decoder.decode(data, end_of_message)
             except UnicodeDecodeError as error:
+                state.cut = state.in_message
                 raise FramingError(f"a text Message must be UTF-8: {error}") from error
             event = events.TextMessage(data=text, message_finished=end_of_message)
         state.in_message = not end_of_message

@@ -2013,6 +2013,8 @@ class Connection(ConnectionHandlers, FramerHost):
         """A Connection Property has a new value: refuse it by raising."""
         if name in ("connPriority", "connScheduler") and self._group is not None:
             self._runner.call_soon(self._review_soon)
+        elif name in SPECIAL_MESSAGES:
+            self._fast = False
         if self._established is None or self._lost or self._state is CLOSED:
             return
         changes = [(name, value)]

@@ -66,7 +66,16 @@ class _Series:
 class Outbox:
     """`size` is the number of bytes that wait."""
 
-    __slots__ = ("_count", "_current", "_expired", "_expiries", "_open", "_waiting", "size")
+    __slots__ = (
+        "_broken",
+        "_count",
+        "_current",
+        "_expired",
+        "_expiries",
+        "_open",
+        "_waiting",
+        "size",
+    )
 
     def __init__(self) -> None:
         self._waiting: list[_Series] = []  # a heap
@@ -75,6 +84,7 @@ class Outbox:
         self._current: _Series | None = None  # begun, and not ended
         self._open: dict[int, _Series] = {}  # by context: Messages whose end was not handed in
         self._expired: dict[int, Any] = {}  # contexts of expired Messages that have not ended
+        self._broken: dict[int, Any] = {}  # ... and of those that were given up
         self._count = 0
         self.size = 0
 
@@ -130,6 +140,28 @@ class Outbox:
             self._current = None
         return item
 
+    def give_up(self, item: Outgoing) -> list[Outgoing]:
+        """*item*, which was popped last, could not be sent: remove and return the parts of its
+        Message that wait.  Those still to come are `given_up`."""
+        series, self._current = self._current, None
+        if series is None:  # it was the last part
+            return []
+        items = list(series.parts)
+        self.size -= sum(len(one.data) for one in items)
+        if not series.ended:
+            self._open.pop(id(item.context), None)
+            self._broken[id(item.context)] = item.context
+        return items
+
+    def given_up(self, item: Outgoing) -> bool:
+        """Whether *item* is a part of a Message of which an earlier part could not be sent."""
+        key = id(item.context)
+        if not self._broken or key not in self._broken:
+            return False
+        if item.end:
+            del self._broken[key]
+        return True
+
     def expire(self, now: float) -> list[Outgoing]:
         """Remove and return every item of a Message whose lifetime is over."""
         over = []
@@ -177,5 +209,6 @@ class Outbox:
         self._current = None
         self._open.clear()
         self._expired.clear()
+        self._broken.clear()
         self.size = 0
         return items

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
 
+from ..errors import Reason, SendError
 from ..hub import Runner, now
 from .outbox import Outbox, Outgoing
 from .rates import RateLimit
@@ -70,9 +71,10 @@ class Sending:
 
     def submit(self, item: Outgoing) -> None:
         """Send *item* in its turn."""
-        if not self._outbox.push(item):
+        if self._outbox.given_up(item):
+            self._host.has_failed(item, _broken())
+        elif not self._outbox.push(item):
             self._host.has_expired(item)
-            return
         self.pump()
 
     def pump(self) -> None:
@@ -102,6 +104,8 @@ class Sending:
                 host.transmit(item)
             except Exception as error:
                 host.has_failed(item, error)
+                for part in self._outbox.give_up(item):
+                    host.has_failed(part, _broken())
                 continue
             if host.holds_data():
                 self._in_flight.append(item)
@@ -168,6 +172,12 @@ class Sending:
     def _timer_fired(self) -> None:
         self._expire()
         self.pump()
+
+
+def _broken() -> SendError:
+    return SendError(
+        "an earlier part of this Message could not be sent", Reason.INVALID_MESSAGE_PROPERTIES
+    )
 
 
 class Throttle:
