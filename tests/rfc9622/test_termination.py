@@ -18,6 +18,7 @@ from greentaps import (
     TransportProperties,
     statistics,
 )
+from greentaps.framers import FramerLink
 from rfc9622.world import Log, datagram_peer, datagrams, joined, listening, network, plain, towards
 from taps.helpers import (
     Stopwatch,
@@ -146,6 +147,70 @@ def test_close_over_udp_frees_the_port(action: str) -> None:
         assert log.names == ["closed"]
         assert peer.recv(10) == b"last"
         plain(here[0], socket.SOCK_DGRAM, here[1]).close()
+
+
+@pytest.mark.rfc("TM-01", "SN-11")
+def test_close_ends_a_batch() -> None:
+    with with_plain_peer() as (connection, peer):
+        log = Log(connection)
+        with connection.batch():
+            for _ in range(2):
+                connection.send(b"held", wait=False)
+            closing = in_greenlet(connection.close, None)
+            assert read_all(peer) == b"heldheld"
+            peer.close()
+            assert closing.get(timeout=10) is None
+        until(lambda: log.ended)
+        assert log.names == ["sent", "sent", "closed"]
+
+
+@pytest.mark.rfc("TM-01")
+def test_a_close_in_an_empty_batch_lets_the_framers_say_goodbye() -> None:
+    class Goodbye(LengthPrefixFramer):
+        def stop(self, link: FramerLink) -> None:
+            link.send(b"goodbye")
+
+    with with_plain_peer(Goodbye()) as (connection, peer):
+        with connection.batch():
+            connection.close(wait=False)
+        assert read_all(peer) == b"goodbye"
+
+
+@pytest.mark.rfc("TM-01", "SN-09", "SN-02")
+def test_close_does_not_wait_for_the_rest_of_a_message() -> None:
+    """Nobody may hand it over any more."""
+    with with_plain_peer() as (connection, peer):
+        log = Log(connection)
+        connection.send(b"part", MessageContext(), False, wait=False)
+        connection.send(b"behind", wait=False)
+        closing = in_greenlet(connection.close, None)
+        assert read_all(peer) == b"part"
+        peer.close()
+        assert closing.get(timeout=10) is None
+        until(lambda: log.ended)
+        assert log.names == ["sent", "send_error", "closed"]
+        ((_, error),) = log.of("send_error")
+        assert error.reason is Reason.CLOSED
+
+
+@pytest.mark.rfc("TM-01")
+def test_of_several_closes_the_earliest_deadline_counts() -> None:
+    with with_plain_peer(small=True) as (connection, _):
+        connection.send(TOO_MUCH, wait=False)
+        connection.close(None, wait=False)
+        patient = in_greenlet(connection.close, None)
+        with Stopwatch() as took, pytest.raises(ConnectionError) as caught:
+            connection.close(0.2)
+        assert caught.value.reason is Reason.TIMEOUT
+        assert 0.1 < took.seconds < 5
+        assert patient.get(timeout=10).reason is Reason.TIMEOUT
+    with with_plain_peer(small=True) as (connection, _):
+        connection.send(TOO_MUCH, wait=False)
+        with Stopwatch() as took:
+            connection.close(0.2, wait=False)
+            with pytest.raises(ConnectionError):
+                connection.close(60)
+        assert took.seconds < 5
 
 
 # -- Abort --

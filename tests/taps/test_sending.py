@@ -276,6 +276,72 @@ def test_an_outcome_that_sends_the_next(host: Host) -> None:
     assert host.outcomes == sent(b"go", *(b"%d" % number for number in range(1000)))
 
 
+@pytest.mark.rfc("SN-09", "SN-06", "SN-02")
+def test_a_part_that_fails_takes_the_later_ones_with_it(host: Host) -> None:
+    host.takes = False
+    context = object()
+    host.send(b"first")
+    host.failing = {b"a2"}
+    for data, end in ((b"a1", False), (b"a2", False), (b"a3", False)):
+        host.send(data, context=context, end=end)
+    host.send(b"b")
+    host.take()  # a1
+    host.take()  # a2, which fails, and b
+    assert host.writes == [b"first", b"a1", b"b"]
+    host.send(b"a4", context=context)
+    host.take()
+    assert host.sending.idle
+    assert host.outcomes == [
+        *sent(b"first", b"a1"),
+        *(("failed", data) for data in (b"a2", b"a3", b"a4")),
+        *sent(b"b"),
+    ]
+    host.send(b"another", context=context)
+    host.take()
+    assert host.outcomes[-1:] == sent(b"another")
+
+
+@pytest.mark.rfc("SN-11", "TM-01")
+def test_at_the_end_nothing_is_held_back_and_no_end_is_waited_for(host: Host) -> None:
+    host.sending.begin_batch()
+    host.sending.begin_batch()
+    host.send(b"one")
+    host.send(b"two")
+    host.send(b"begun", context=object(), end=False)
+    host.send(b"behind")
+    host.sending.finish()
+    assert host.writes == [b"one+two+begun"]
+    assert host.sending.idle
+    assert host.outcomes == [("failed", b"behind"), *sent(b"one", b"two", b"begun")]
+    host.sending.end_batch()
+    assert host.writes == [b"one+two+begun"]
+
+
+@pytest.mark.rfc("TM-01")
+def test_at_the_end_what_waits_goes_first(host: Host) -> None:
+    host.takes = False
+    host.send(b"first")
+    host.send(b"begun", context=object(), end=False)
+    host.send(b"behind")
+    host.sending.finish()
+    assert not host.sending.idle
+    host.take()
+    assert host.writes == [b"first", b"begun"]
+    host.take()
+    assert host.sending.idle
+    assert host.outcomes == [*sent(b"first", b"begun"), ("failed", b"behind")]
+
+
+def test_a_batch_runs_dry_when_it_is_written(host: Host) -> None:
+    """Who then closes must find nothing that is still being collected."""
+    seen = []
+    dry = host.ran_dry
+    host.ran_dry = lambda: (seen.append(host.collected), dry())  # type: ignore[method-assign]
+    host.sending.begin_batch()
+    host.sending.end_batch()
+    assert seen == [None]
+
+
 # -- Rates --
 
 WINDOW = 0.1  # seconds, in the place of one

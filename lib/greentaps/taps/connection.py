@@ -213,6 +213,7 @@ class Connection(ConnectionHandlers, FramerHost):
         "__weakref__",
         "_additions",
         "_blocked",
+        "_close_at",
         "_close_timer",
         "_closed_by_us",
         "_closers",
@@ -309,6 +310,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._ending: BaseException | None = None  # why it ended, if not by a close
         self._closers: list[Parked[None]] | None = None
         self._close_timer: Any = None
+        self._close_at = inf  # when it fires
         self._soft_timer: Any = None
         self._whole: int | None = None  # what went without fragmentation when last asked
         self._ends: tuple[Any, Any] | None = None
@@ -1506,7 +1508,7 @@ class Connection(ConnectionHandlers, FramerHost):
             transport.close_after_delivery()
             transport.close(GOODBYE_TIMEOUT)
             return
-        self._close_timer = self._runner.call_later(GOODBYE_TIMEOUT, self._close_timed_out)
+        self._end_within(GOODBYE_TIMEOUT)
         transport.write_eof()
         transport.resume_reading()  # eof_received() then lets it close
 
@@ -1519,8 +1521,10 @@ class Connection(ConnectionHandlers, FramerHost):
 
         Returns when it is closed (the Closed event), or at once with ``wait=False``.  *timeout*
         (seconds, None for ever) is how long the peer may take; then the Connection is aborted,
-        and this raises ConnectionError.  May be called again, and after the end, when it does
-        nothing.  A switchpoint when it waits.
+        and this raises ConnectionError.  May be called again, when the earliest of these moments
+        counts, and after the end, when it does nothing.  A switchpoint when it waits.
+
+        It ends a batch.  A Message whose last part was not handed over ends with the Connection.
         """
         if timeout is not None and timeout is not CLOSE_TIMEOUT:
             check_timeout(timeout)
@@ -1534,22 +1538,30 @@ class Connection(ConnectionHandlers, FramerHost):
             self._fast = False
             if self._requests:
                 self._fail_requests()
+            if self._sending is not None:
+                self._sending.finish()
             self._go_on_closing()
             if wait and self._events is None and self._is_closed_well():
                 self._note_loss()  # connection_lost is due, and will say nothing new
                 self._terminate()
-            elif timeout is not None and self._state is not CLOSED and not self._ends_now():
-                if self._close_timer is not None and timeout < GOODBYE_TIMEOUT:
-                    self._close_timer.close()
-                    self._close_timer = None
-                if self._close_timer is None:
-                    self._close_timer = self._runner.call_later(timeout, self._close_timed_out)
+        if timeout is not None and self._state is not CLOSED and not self._ends_now():
+            self._end_within(timeout)
         if not wait:
             return
         if self._state is not CLOSED:
             self._wait_closed()
         if self._ending is not None and not failed_before:
             raise self._end_error()
+
+    def _end_within(self, seconds: float) -> None:
+        """Abort after *seconds*, if that is not due earlier."""
+        at = now() + seconds
+        if self._close_timer is not None:
+            if self._close_at <= at:
+                return
+            self._close_timer.close()
+        self._close_at = at
+        self._close_timer = self._runner.call_later(seconds, self._close_timed_out)
 
     def _is_closed_well(self) -> bool:
         """Whether the close has been completed, and nothing has failed."""
@@ -1874,7 +1886,7 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def go_on_sending(self) -> None:
         """For another member of the group: perhaps it is our turn now."""
-        if self._sending is not None and len(self._sending):
+        if self._sending is not None and not self._sending.idle:
             self._sending.pump()
         self._set_fast()
 

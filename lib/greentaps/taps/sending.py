@@ -50,7 +50,16 @@ class SendingHost(Protocol):
 class Sending:
     """The slow path of sending, of one Connection."""
 
-    __slots__ = ("_batches", "_host", "_in_flight", "_outbox", "_pumping", "_runner", "_timer")
+    __slots__ = (
+        "_batches",
+        "_finishing",
+        "_host",
+        "_in_flight",
+        "_outbox",
+        "_pumping",
+        "_runner",
+        "_timer",
+    )
 
     def __init__(self, host: SendingHost, runner: Runner) -> None:
         self._host = host
@@ -58,6 +67,7 @@ class Sending:
         self._outbox = Outbox()
         self._in_flight: deque[Outgoing] = deque()  # handed down, not taken by the system yet
         self._batches = 0
+        self._finishing = False
         self._timer: Any = None
         self._pumping = False
 
@@ -99,6 +109,8 @@ class Sending:
         while host.may_transmit():
             item = self._outbox.pop()
             if item is None:
+                if self._finishing and self._outbox.sending_parts:
+                    self._cut()
                 return
             try:
                 host.transmit(item)
@@ -111,6 +123,21 @@ class Sending:
                 self._in_flight.append(item)
             else:
                 host.was_sent(item)
+
+    def finish(self) -> None:
+        """Nothing more will be handed in: send what a batch holds back, and wait for no end of a
+        Message that was not handed in."""
+        self._finishing = True
+        if self._batches:
+            self._batches = 1
+            self.end_batch()
+        elif self._outbox.sending_parts:
+            self.pump()
+
+    def _cut(self) -> None:
+        """The end of the Message that is being sent will not come; nothing can go behind it."""
+        for item in self._outbox.clear():
+            self._host.has_failed(item, SendError("the Connection is closed", Reason.CLOSED))
 
     def taken(self) -> None:
         """The system has taken all that was handed down."""
@@ -145,11 +172,16 @@ class Sending:
         if self._batches:
             return
         self._host.begin_collecting()
+        self._pumping = True  # that it has run dry is known when all is written
         try:
-            self.pump()
+            self._expire()
+            self._pump()
         finally:
+            self._pumping = False
             self._host.end_collecting()
-        if not self._host.holds_data():
+        if self._host.holds_data():
+            self.pump()
+        else:
             self.taken()
 
     # -- Lifetimes --
