@@ -377,8 +377,8 @@ def test_a_clone_that_is_broken_off_at_once_is_no_member() -> None:
 
         cloning = gevent.spawn(make)
         gevent.sleep(0)
-        before = statistics().not_established.get("GreenletExit", 0)
+        before = statistics().not_established.get("LocalAbort", 0)
         begin.set()
         cloning.kill()
-        assert statistics().not_established["GreenletExit"] == before + 1
+        assert statistics().not_established["LocalAbort"] == before + 1
         assert connection.grouped_connections() == [connection]

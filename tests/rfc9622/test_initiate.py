@@ -137,6 +137,26 @@ def test_refused() -> None:
     connection.close()
 
 
+@pytest.mark.rfc("I-07", "EV-02")
+def test_an_application_that_breaks_it_off_is_told_so() -> None:
+    """The event has an EstablishmentError like any other, whatever has ended the wait."""
+    with blackhole() as port:
+        preconnection = asking_for(port)
+        log = Log(preconnection)
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.05) as limit:
+            preconnection.initiate()
+        initiating = gevent.spawn(preconnection.initiate)
+        gevent.sleep(0.01)
+        initiating.kill()
+        until(lambda: len(log) == 2)
+        assert log.names == ["establishment_error"] * 2
+        (first,), (second,) = log.of("establishment_error")
+        for error in (first, second):
+            assert isinstance(error, EstablishmentError)
+            assert error.reason is Reason.LOCAL_ABORT
+        assert first.__cause__ is limit
+
+
 @pytest.mark.rfc("I-07", "ER-12", "TT-10", "MS-03", "SO-01")
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_time_out_leaves_nothing_open(wait: bool) -> None:

@@ -346,7 +346,7 @@ class Connection(ConnectionHandlers, FramerHost):
                 raise self._end_error()
             self.adopt(established)
         except BaseException as error:
-            self._not_established(error)
+            self._not_established(_broken_off(error))
             raise
 
     def _establish_apart(self, deadline: Deadline) -> None:
@@ -366,7 +366,7 @@ class Connection(ConnectionHandlers, FramerHost):
         try:
             done.wait()
         except BaseException as error:
-            self._not_established(error)  # it may be that the other one has not begun
+            self._not_established(_broken_off(error))  # perhaps the other one has not begun
             raise
         finally:
             self._establisher = None
@@ -409,15 +409,9 @@ class Connection(ConnectionHandlers, FramerHost):
                 self._establisher = None
                 self._not_established(error)
                 return
-            except Exception as error:  # a bug, of a plugin or a resolver: nobody may wait for ever
+            except BaseException as error:  # nobody may wait for ever
                 self._establisher = None
-                self._not_established(
-                    EstablishmentError(
-                        f"the establishment was broken off: {error!r}",
-                        Reason.ESTABLISHMENT_FAILED,
-                        [(None, error)],
-                    )
-                )
+                self._not_established(_broken_off(error))
                 raise
             self._establisher = None
             if self._given_up(established):
@@ -2242,6 +2236,19 @@ def _again(error: BaseException) -> BaseException:
         made = type(error)(error.message, error.reason)
     else:
         return error
+    made.__cause__ = error
+    return made
+
+
+def _broken_off(error: BaseException) -> BaseException:
+    """The EstablishmentError for what has broken an establishment off: a bug, of a plugin or a
+    resolver, or the application itself, by a kill."""
+    if isinstance(error, TapsError):
+        return error
+    what = f"the establishment was broken off: {error!r}"
+    if isinstance(error, Exception):
+        return EstablishmentError(what, Reason.ESTABLISHMENT_FAILED, [(None, error)])
+    made = EstablishmentError(what, Reason.LOCAL_ABORT)
     made.__cause__ = error
     return made
 
