@@ -193,6 +193,24 @@ def test_close_does_not_wait_for_the_rest_of_a_message() -> None:
         assert error.reason is Reason.CLOSED
 
 
+@pytest.mark.rfc("TM-01", "SN-02", "SN-04")
+@pytest.mark.parametrize("framers", [(), (LengthPrefixFramer(),)])
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_send_that_waits_succeeds_though_another_greenlet_closes(
+    framers: tuple[LengthPrefixFramer, ...], killed: bool
+) -> None:
+    with with_plain_peer(*framers, small=True) as (connection, peer):
+        sending = in_greenlet(connection.send, TOO_MUCH)
+        closing = in_greenlet(connection.close)
+        if killed:  # what it has begun to send leaves all the same
+            sending.kill()
+        assert len(read_all(peer)) == len(TOO_MUCH) + 4 * len(framers)
+        peer.close()
+        assert closing.get(timeout=10) is None
+        if not killed:
+            assert sending.get(timeout=10) is None
+
+
 @pytest.mark.rfc("TM-01")
 def test_of_several_closes_the_earliest_deadline_counts() -> None:
     with with_plain_peer(small=True) as (connection, _):

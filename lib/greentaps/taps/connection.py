@@ -1376,6 +1376,8 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._group is not None and self._group.turns is not None:
             self._group.turns.moved(self, now())
             self._pass_the_turn(self._group)
+        if self._stopping:
+            self._go_on_closing()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._lost:  # as `close` has seen
@@ -1583,7 +1585,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._lost:
             self._terminate()
             return
-        if self._sending is not None and not self._sending.idle:
+        if self._senders or (self._sending is not None and not self._sending.idle):
             return
         if self._state is ESTABLISHING:
             self._give_up_establishing()
@@ -2073,8 +2075,6 @@ class Connection(ConnectionHandlers, FramerHost):
                 self._say_final()
             if not self._transport.get_write_buffer_size():
                 self._taken()
-                if self._stopping:
-                    self._go_on_closing()
 
     def _limit_receiving(self, size: int) -> None:
         assert self._receive_limit is not None
