@@ -33,7 +33,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -73,6 +72,8 @@ class Life(RuleBasedStateMachine):
         self.calls = {"send": 0, "receive": 0}
         self.over = False  # a closing event was seen
         self.states: list[ConnectionState] = []
+        self.handled = 0  # outcomes that went to the handler of one call
+        self.clones: list[Connection] = []
         self.waiting: list[Any] = []
         self.peer: gsocket.socket | None = None
         self.listener = gsocket.socket()
@@ -122,11 +123,39 @@ class Life(RuleBasedStateMachine):
     def most(self) -> int:
         return 1_000_000
 
-    @rule()
-    def send_parts(self) -> None:
+    @rule(then=st.sampled_from(["send", "receive", "close", "abort", "batch", "nothing"]))
+    def send_with_a_handler(self, then: str) -> None:
+        self.call("send", self.connection.send, b"handled", sent_handler=self.handler(then))
+
+    @rule(then=st.sampled_from(["send", "receive", "close", "abort", "batch", "nothing"]))
+    def receive_with_a_handler(self, then: str) -> None:
+        self.call("receive", self.connection.receive, 1, handler=self.handler(then))
+
+    def handler(self, then: str) -> Any:
+        """A handler that does something, and may block in it."""
+
+        def handle(connection: Connection, *_: Any) -> None:
+            assert not self.log.ended
+            self.handled += 1
+            if then == "send":
+                _ends(connection.send, b"from a handler")
+            elif then == "receive":
+                _ends(connection.receive, 1)
+            elif then == "close":
+                _ends(connection.close, 5)
+            elif then == "abort":
+                connection.abort()
+            elif then == "batch":
+                connection.start_batch()
+
+        return handle
+
+    @rule(sizes=st.lists(st.sampled_from([0, 4, 200]), min_size=1, max_size=4), whole=st.booleans())
+    def send_parts(self, sizes: list[int], whole: bool) -> None:
         context = MessageContext()
-        for end in (False, True):
-            self.call("send", self.connection.send, b"part", context, end)
+        for number, size in enumerate(sizes, 1):
+            end = whole and number == len(sizes)
+            self.call("send", self.connection.send, bytes(size), context, end)
 
     @rule(minimum=st.none() | st.integers(1, 100), maximum=st.none() | st.integers(1, 100))
     def receive(self, minimum: int | None, maximum: int | None) -> None:
@@ -138,16 +167,84 @@ class Life(RuleBasedStateMachine):
         arguments = (b"blocking",) if data == "send" else (1,)
         self.waiting.append(gevent.spawn(_ends, call, *arguments))
 
-    @precondition(lambda self: self.waiting)
+    @rule(data=st.sampled_from(["send", "receive"]), seconds=st.sampled_from([0, 0.001]))
+    def break_off(self, data: str, seconds: float) -> None:
+        call = self.connection.send if data == "send" else self.connection.receive
+        arguments = (bytes(min(300_000, self.most)),) if data == "send" else (1,)
+        try:
+            with gevent.Timeout(seconds, False):
+                _ends(call, *arguments)
+        except gevent.Timeout:
+            pass
+
+    @rule(data=st.sampled_from(["send", "receive"]), seconds=st.sampled_from([0, 0.001]))
+    def time_out(self, data: str, seconds: float) -> None:
+        if data == "send":
+            _ends(lambda: self.connection.send(b"timely", MessageContext(), timeout=seconds))
+        else:
+            _ends(lambda: self.connection.receive(1, timeout=seconds))
+
+    # What may be done must not depend on what the network has done, or runs cannot be repeated: so
+    # there are no preconditions, and some steps do nothing.
+
     @rule()
     def kill(self) -> None:
-        self.waiting.pop(0).kill(block=False)
+        if self.waiting:
+            self.waiting.pop(0).kill(block=False)
 
     @rule()
     def batch(self) -> None:
         with self.connection.batch():
             self.call("send", self.connection.send, b"one")
             self.call("send", self.connection.send, b"two")
+
+    @rule(begin=st.booleans())
+    def half_a_batch(self, begin: bool) -> None:
+        if begin:
+            self.connection.start_batch()
+        else:
+            self.connection.end_batch()
+
+    @rule(wait=st.booleans(), kill=st.booleans())
+    def clone(self, wait: bool, kill: bool) -> None:
+        known = self.connection.grouped_connections()
+        if wait:
+            cloning = gevent.spawn(_ends, lambda: self.connection.clone(timeout=1))
+            self.waiting.append(cloning)
+            gevent.sleep(0)
+            if kill:
+                cloning.kill(block=False)
+        else:
+            _ends(lambda: self.connection.clone(timeout=1, wait=False))
+        self.clones += [
+            one for one in self.connection.grouped_connections() if one not in known + self.clones
+        ]
+
+    @rule(
+        what=st.sampled_from(["send", "priority", "close", "abort", "receive"]),
+        which=st.integers(0, 9),
+    )
+    def clone_does(self, what: str, which: int) -> None:
+        if not self.clones:
+            return
+        clone = self.clones[which % len(self.clones)]
+        if what == "send":
+            _ends(lambda: clone.send(bytes(min(300_000, self.most)), wait=False))
+        elif what == "priority":
+            clone.set_property("connPriority", which)
+        elif what == "close":
+            clone.close(5, wait=False)
+        elif what == "abort":
+            clone.abort()
+        else:
+            _ends(lambda: clone.receive(1, wait=False))
+
+    @rule(abort=st.booleans())
+    def end_the_group(self, abort: bool) -> None:
+        if abort:
+            self.connection.abort_group()
+        else:
+            self.waiting.append(gevent.spawn(_ends, self.connection.close_group, 5))
 
     @rule(name=st.sampled_from(["connTimeout", "msgPriority", "maxSendRate"]))
     def set_property(self, name: str) -> None:
@@ -172,9 +269,10 @@ class Life(RuleBasedStateMachine):
         for _ in range(turns):
             gevent.sleep(0)
 
-    @precondition(lambda self: self.peer is None and not self.listener.closed)
     @rule()
     def accept(self) -> None:
+        if self.peer is not None or self.listener.closed:
+            return
         self.listener.setblocking(False)
         try:
             self.peer, _ = self.listener.accept()
@@ -182,11 +280,11 @@ class Life(RuleBasedStateMachine):
             return
         self.peer.setblocking(False)
 
-    @precondition(lambda self: self.peer is not None)
     @rule(what=st.sampled_from(["data", "read", "end", "close", "reset"]))
     def peer_does(self, what: str) -> None:
         peer = self.peer
-        assert peer is not None
+        if peer is None:
+            return
         try:
             if what == "data":
                 peer.send(b"\x02ab\x00\x05hello")
@@ -234,6 +332,10 @@ class Life(RuleBasedStateMachine):
                 found[ANSWERS[name]] += 1
         return found
 
+    def all_answered(self) -> bool:
+        answered, calls = self.answered(), self.calls
+        return sum(answered.values()) + self.handled == sum(calls.values())
+
     def teardown(self) -> None:
         if hasattr(self, "connection"):
             with gevent.Timeout(30):
@@ -241,10 +343,14 @@ class Life(RuleBasedStateMachine):
                 until(lambda: self.connection.state is CLOSED)
                 gevent.joinall(self.waiting)
                 until(lambda: self.log.ended)
+                for clone in self.clones:
+                    clone.abort()
+                until(lambda: all(clone.state is CLOSED for clone in self.clones))
+                assert self.connection.grouped_connections() == [self.connection]
                 for _ in range(3):
                     gevent.sleep(0)
             self.rules_hold()
-            assert self.answered() == self.calls, self.log.names
+            assert self.all_answered(), (self.log.names, self.handled, self.calls)
             for before, after in itertools.pairwise(self.states):
                 assert _possible(before, after), self.states
         for plain in (self.peer, self.listener):
