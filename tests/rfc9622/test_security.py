@@ -1027,12 +1027,14 @@ def test_the_trust_callback_has_the_last_word(
 @pytest.mark.rfc("SP-16")
 @pytest.mark.peer
 @both_versions
-@pytest.mark.parametrize("answer", [False, None, 1, ValueError("boom")], ids=repr)
+@pytest.mark.parametrize(
+    "answer", [False, None, 1, ValueError("boom"), gevent.GreenletExit()], ids=repr
+)
 def test_whom_the_callback_does_not_trust_gets_an_alert(
     certificates: Certificates, version: str, answer: Any
 ) -> None:
     def judge(question: Any) -> Any:
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -1041,7 +1043,7 @@ def test_whom_the_callback_does_not_trust_gets_an_alert(
         error = failure(port, security)
         assert isinstance(error.__cause__, CertificateError)
         assert "callback" in str(error.__cause__)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             assert error.__cause__.__cause__ is answer
         process.read_until(b"alert certificate unknown")
 
@@ -1214,12 +1216,14 @@ def test_a_client_may_have_no_identity(certificates: Certificates, version: str)
 @pytest.mark.rfc("SP-17")
 @pytest.mark.peer
 @both_versions
-@pytest.mark.parametrize("answer", [KeyError("no key"), "/nowhere/at/all.pem", 5], ids=repr)
+@pytest.mark.parametrize(
+    "answer", [KeyError("no key"), gevent.GreenletExit(), "/nowhere/at/all.pem", 5], ids=repr
+)
 def test_an_identity_callback_that_fails(
     certificates: Certificates, version: str, answer: Any
 ) -> None:
     def identify(question: Any) -> Any:
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 

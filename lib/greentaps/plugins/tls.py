@@ -69,6 +69,9 @@ def _ask(function: Callable[[Any], Any], question: Any, answer: Callable[[Any], 
             answered = function(question)
         except Exception as error:
             answered = error
+        except BaseException as error:  # a kill, or a gevent.Timeout: no answer will come
+            answer(error)
+            raise
         answer(answered)
 
     spawn(run)
