@@ -23,7 +23,7 @@ import random
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -415,6 +415,27 @@ def _partial_sends(kit: _Kit) -> None:
         ("single bytes", lambda data: _bytewise(data) or [b""]),
     ):
         kit.pair().converse(_whole, f"sent in {how}", parts)
+
+
+@_check
+def _given_up(kit: _Kit) -> None:
+    """What follows a Message without an end is refused, or arrives as it was sent."""
+    for data, metadata in kit.samples:
+        pair = kit.pair()
+        context = _Context({(pair.framer, key): metadata[key] for key in metadata})
+        arrived = 0
+        with suppress(ValueError):  # if it takes no parts
+            pair.sender.send(data, context, False)
+        pair.sender.forget_sent()
+        try:
+            for sample in kit.samples:
+                pair.send(sample)
+                pair.pass_on(_whole)
+                arrived += 1
+                pair.answer()
+        except ValueError:
+            pass
+        pair.expect(kit.samples[:arrived], "after a Message that was given up")
 
 
 @_check

@@ -152,16 +152,42 @@ def test_nothing_follows_a_message_that_has_left_without_its_end(
     stack.send(b"begun", None, False)
     with pytest.raises(FramingError):
         stack.send(wrong, None, True)
+    stack.forget_sent()
     for part, end in ((b"rest", True), (b"more", False), (b"next", True)):
         with pytest.raises(FramingError, match="begun to leave"):
             stack.send(part, None, end)
     assert host.take() == b"begun"
-    # What is refused before anything has left harms no other Message.
+    # What is refused before anything has left harms no other Message; nor does what a datagram
+    # has held back.
+    for datagrams in (False, True):
+        host = FramerRecorder()
+        stack = FramerStack([framer], host, datagrams=datagrams)
+        stack.start()
+        if datagrams:
+            stack.send(b"begun", None, False)
+        with pytest.raises(FramingError):
+            stack.send(wrong, None, True)
+        stack.forget_sent()
+        stack.send(b"next", None, True)
+        assert host.take().startswith(b"next")
+
+
+@pytest.mark.parametrize(
+    ("framer", "wire"),
+    [
+        (LengthPrefixFramer(1), b"\x04next"),
+        (TlvFramer(1, 1), b"\0\x04next"),
+        (NetstringFramer(255), b"4:next,"),
+    ],
+)
+def test_parts_that_are_held_can_be_forgotten(framer: Framer, wire: bytes) -> None:
     stack, host = ready(framer)
-    with pytest.raises(FramingError):
-        stack.send(wrong, None, True)
+    stack.forget_sent()
+    stack.send(b"begun", None, False)
+    stack.forget_sent()
     stack.send(b"next", None, True)
-    assert host.take().startswith(b"next")
+    assert host.take() == wire
+    assert stack.error is None
 
 
 def test_delimiter_limits() -> None:

@@ -20,6 +20,9 @@ class Two(Framer):
     def put(self, link, whole):
         link.send(len(whole).to_bytes(2, "big") + whole)
 
+    def forget_sent(self, link, *, left):
+        link.state = None
+
     def handle_received_data(self, link):
         prefix = link.parse(2, 2)
         if prefix is None:
@@ -74,6 +77,13 @@ class Deaf(Two):
 
     def at_boundary(self, link):
         return True
+
+
+class Faithful(Two):
+    """Sends the parts of a Message that was given up with the next one."""
+
+    def forget_sent(self, link, *, left):
+        pass
 
 
 class Whole(Two):
@@ -200,6 +210,7 @@ def test_a_correct_framer_passes() -> None:
         (Lagging, "round_trip"),
         (Deaf, "truncated"),
         (Whole, "partial_sends"),
+        (Faithful, "given_up"),
         (Lazy, "bytes_like"),
         (NoEmpty, "empty_message"),
         (Together, "shared"),

@@ -29,6 +29,7 @@ from taps.helpers import (
     blackhole,
     in_greenlet,
     local,
+    plain_listener,
     read_all,
     read_exactly,
     remote,
@@ -268,6 +269,60 @@ def test_a_message_of_which_a_part_fails_does_not_go_without_it(framer: Framer) 
         assert not set(wire) & set(b"cd")
 
 
+@pytest.mark.rfc("SN-09", "SN-06", "SN-02", "DS-04")
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_part_with_wrong_properties_takes_its_message_with_it(ready: bool) -> None:
+    with plain_listener() as listener:
+        preconnection = Preconnection(None, remote(listener.getsockname()[1]))
+        connection = preconnection.add_framer(LengthPrefixFramer(1)).initiate(wait=ready)
+        log = Log(connection)
+        made = MessageContext()
+        connection.send(b"a1", made, False, wait=False)
+        made.add("msgReliable", False)
+        connection.send(b"a2", made, False, wait=False)
+        made.add("msgReliable", True)
+        connection.send(b"a3", made, wait=False)
+        connection.send(b"next", wait=False)
+        peer, _ = listener.accept()
+        until(lambda: log.names.count("sent") + log.names.count("send_error") == 4)
+        assert log.names.count("send_error") == 2
+        connection.close(wait=False)
+        assert read_all(peer) == b"\x04next"
+        peer.close()
+
+
+@pytest.mark.rfc("SN-09", "SN-06")
+def test_who_is_told_at_once_may_try_a_part_again() -> None:
+    with with_plain_peer(LengthPrefixFramer(1)) as (connection, peer):
+        wrong, right = context(msgReliable=False), MessageContext()
+        with pytest.raises(SendError):
+            connection.send(b"a", wrong, False)
+        wrong.add("msgReliable", True)
+        connection.send(b"a", wrong, False)
+        wrong.add("msgReliable", False)
+        with pytest.raises(SendError):
+            connection.send(b"b", wrong)
+        wrong.add("msgReliable", True)
+        connection.send(b"b", wrong)
+        connection.send(b"next", right)
+        assert read_exactly(peer, 8) == b"\x02ab\x04next"
+
+
+@pytest.mark.rfc("SN-09", "SN-06")
+def test_a_last_part_that_is_refused_leaves_nobody_waiting() -> None:
+    """Without a context nobody could name that Message again, to end it."""
+    with with_plain_peer(LengthPrefixFramer(1)) as (connection, peer):
+        connection.send(b"begun", end_of_message=False)
+        connection.set_property("msgReliable", False)
+        with pytest.raises(SendError):
+            connection.send(b"end")
+        connection.set_property("msgReliable", True)
+        keep = [MessageContext() for _ in range(3)]  # so that no new one has the old one's id
+        connection.send(b"next", timeout=10)
+        assert read_exactly(peer, 5) == b"\x04next"
+        assert keep
+
+
 @pytest.mark.rfc("P-45", "SN-15", "CS-06")
 def test_a_default_counts_in_whatever_way_it_is_set() -> None:
     with joined() as (client, server):
@@ -413,6 +468,32 @@ def test_closing_in_a_batch_sends_it() -> None:
 
 
 # -- Datagrams --
+
+
+@pytest.mark.rfc("SN-09", "SN-08", "DS-01", "UD-12")
+def test_the_parts_of_a_message_are_one_datagram() -> None:
+    with datagram_peer() as (connection, peer):
+        log = Log(connection)
+        made = MessageContext()
+        for part, end in ((b"a", False), (b"", False), (b"bc", True)):
+            connection.send(part, made, end, wait=False)
+        connection.send(b"without ", end_of_message=False)
+        connection.send(b"a context")
+        assert [peer.recv(100) for _ in range(2)] == [b"abc", b"without a context"]
+        until(lambda: len(log) == 3)
+        for size in (50_000, 20_000, 1):
+            connection.send(bytes(size), made, size == 1, wait=False)
+        connection.send(b"next", wait=False)
+        assert peer.recv(100) == b"next"
+        until(lambda: len(log) == 7)
+        assert log.names[3:] == ["sent", "send_error", "send_error", "sent"]
+        assert log.of("send_error")[0][1].reason is Reason.MESSAGE_TOO_LARGE
+        # One that is not ended is not sent.
+        connection.send(b"half", end_of_message=False)
+        connection.close()
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(100)
 
 
 @pytest.mark.rfc("P-49", "MS-14", "DS-12", "SO-11", "UD-12")

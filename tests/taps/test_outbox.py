@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from math import inf
 from time import process_time
 
@@ -259,3 +260,15 @@ def test_a_failed_part_whose_message_is_all_here() -> None:
     assert outbox.size == 0
     assert not outbox
     assert not outbox.given_up(item(b"another", context))
+
+
+def test_a_message_that_has_begun_keeps_its_context() -> None:
+    """Another one must not have its id, and be taken for it."""
+    outbox, context = Outbox(), Context()
+    outbox.push(item(b"a1", context, end=False))
+    outbox.pop()
+    gone = weakref.ref(context)
+    del context
+    assert gone() is not None
+    outbox.clear()
+    assert gone() is None

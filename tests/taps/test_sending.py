@@ -27,6 +27,7 @@ class Host:
         self.writes: list[bytes] = []
         self.outcomes: list[tuple[str, bytes]] = []
         self.dry = 0
+        self.dropped = 0
         self.failing: set[bytes] = set()
 
     def may_transmit(self) -> bool:
@@ -52,6 +53,9 @@ class Host:
         if collected:
             self.writes.append(b"+".join(collected))
             self.held = not self.takes
+
+    def drop_parts(self) -> None:
+        self.dropped += 1
 
     def was_sent(self, item: Outgoing) -> None:
         self.outcomes.append(("sent", item.data))
@@ -296,8 +300,37 @@ def test_a_part_that_fails_takes_the_later_ones_with_it(host: Host) -> None:
         *(("failed", data) for data in (b"a2", b"a3", b"a4")),
         *sent(b"b"),
     ]
+    assert host.dropped == 1
     host.send(b"another", context=context)
     host.take()
+    assert host.outcomes[-1:] == sent(b"another")
+
+
+@pytest.mark.rfc("SN-09", "SN-06", "SN-02")
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("end", [False, True])
+def test_a_part_that_was_not_submitted_takes_the_others_with_it(
+    host: Host, begun: bool, end: bool
+) -> None:
+    host.takes = False
+    context = object()
+    host.send(b"first")
+    host.send(b"a1", context=context, end=False)
+    if begun:
+        host.take()
+    host.send(b"a2", context=context, end=False)
+    host.send(b"b")
+    host.takes = True
+    host.sending.refuse(context, end)
+    if not end:
+        host.send(b"a4", context=context)
+    host.take()
+    assert host.writes == [b"first", *([b"a1"] if begun else []), b"b"]
+    assert host.dropped == begun
+    assert ("failed", b"a2") in host.outcomes
+    assert (("failed", b"a4") in host.outcomes) is not end
+    assert host.sending.idle
+    host.send(b"another", context=context)
     assert host.outcomes[-1:] == sent(b"another")
 
 

@@ -96,6 +96,12 @@ class Framer:
         """A datagram made no sense, and what was received of it is dropped: drop also what
         ``link.state`` remembers of it.  Never called over byte streams."""
 
+    def forget_sent(self, link: FramerLink, *, left: bool) -> None:
+        """The Message that is being sent, if there is one, will not get its end, since a part of it
+        cannot be sent: drop what is held of it.  *left* says whether what the framer has sent of it
+        has left; if so, and if the peer would take what comes next for its rest, the framer must
+        refuse what comes next."""
+
     def at_boundary(self, link: FramerLink) -> bool:
         """Whether the stream may end here without cutting a Message.  As it stands: when no bytes
         are left and no Message is half delivered."""

@@ -32,7 +32,7 @@ class _State:
         self.searched = 0  # so many bytes at the cursor need not be searched again
         self.sent = 0  # the size of the sender's Message so far
         self.tail = b""  # ... and its last bytes, where they could begin a delimiter
-        self.cut = False  # ... of which a part was refused, so that its end will not come
+        self.cut = False  # ... of which the end will not come
 
 
 class DelimiterFramer(Framer):
@@ -99,16 +99,16 @@ class DelimiterFramer(Framer):
         self, link: FramerLink, state: _State, data: bytes, end_of_message: bool
     ) -> None:
         if state.cut:
-            raise _cut()
+            raise self._cut()
         if state.sent + len(data) > self.max_length:
-            raise self._refused(state, self._too_long())
+            raise self._too_long()
         seam = self._seam
         delimiter = self.delimiter
         joined = state.tail + data
         whole = joined + delimiter if end_of_message else joined
         at = whole.find(delimiter)
         if at >= 0 and (at < len(joined) or not end_of_message):
-            raise self._refused(state, self._contained())
+            raise self._contained()
         if end_of_message:
             state.sent = 0
             state.tail = b""
@@ -119,11 +119,17 @@ class DelimiterFramer(Framer):
         if data:
             link.send(data)
 
-    def _refused(self, state: _State, error: FramingError) -> FramingError:
-        """A part is refused with *error*.  If others have left, what came now would be taken for
-        the rest of their Message."""
-        state.cut = state.sent > 0
-        return error
+    def forget_sent(self, link: FramerLink, *, left: bool) -> None:
+        """Nothing can follow bytes that have left without their delimiter."""
+        state = link.state
+        if left and state.sent:
+            state.cut = True
+        else:
+            state.sent = 0
+            state.tail = b""
+
+    def _cut(self) -> FramingError:
+        return FramingError("a Message has begun to leave, and its end could not be sent")
 
     def _too_long(self) -> MessageTooLongError:
         return MessageTooLongError(f"a Message may have {self.max_length} bytes at most")
@@ -166,10 +172,6 @@ class DelimiterFramer(Framer):
         link.state.searched = 0
 
 
-def _cut() -> FramingError:
-    return FramingError("a Message has begun to leave, and a later part of it was refused")
-
-
 class LineFramer(DelimiterFramer):
     """Each Message is a line.  On the way in ``\\n`` and ``\\r\\n`` both end one; on the way out
     *newline* does, which is ``b"\\r\\n"`` (what Internet protocols want) or ``b"\\n"``.
@@ -200,12 +202,12 @@ class LineFramer(DelimiterFramer):
             data = bytes(data)
         state = link.state
         if state.cut:
-            raise _cut()
+            raise self._cut()
         size = state.sent + len(data)
         if size > self.max_length:
-            raise self._refused(state, self._too_long())
+            raise self._too_long()
         if b"\n" in data:
-            raise self._refused(state, self._contained())
+            raise self._contained()
         if not end_of_message:
             state.sent = size
             state.tail = data[-1:] or state.tail
@@ -213,8 +215,7 @@ class LineFramer(DelimiterFramer):
                 link.send(data)
             return
         if len(self.newline) == 1 and (data[-1:] or state.tail) == b"\r":
-            error = FramingError("a line must not end in \\r if \\n alone ends it")
-            raise self._refused(state, error)
+            raise FramingError("a line must not end in \\r if \\n alone ends it")
         state.sent = 0
         state.tail = b""
         link.send(data + self.newline)

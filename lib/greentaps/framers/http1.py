@@ -147,6 +147,10 @@ class Http1Framer(Framer):
             except DeframingError as error:
                 link.fail_connection(error)
 
+    def forget_sent(self, link: FramerLink, *, left: bool) -> None:
+        """Nothing can follow a part of a body without its end: the parser refuses another head."""
+        link.state.sending = False
+
     def _head(self, link: FramerLink, length: int, context: Any, whole: bool) -> Any:
         def given(key: str, default: Any) -> Any:
             value = None if context is None else context.get(self, key)

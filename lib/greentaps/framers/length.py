@@ -94,6 +94,10 @@ class LengthPrefixFramer(Framer):
         link.state = None
         return b"".join(parts[1:])
 
+    def forget_sent(self, link: FramerLink, *, left: bool) -> None:
+        """Drop the parts."""
+        link.state = None
+
     def handle_received_data(self, link: FramerLink) -> None:
         """Take the length, and have so many bytes delivered."""
         prefix = link.take_unpacked(self._prefix)

@@ -79,6 +79,11 @@ class NetstringFramer(Framer):
             link.send(data)
             link.send(b",")
 
+    def forget_sent(self, link: FramerLink, *, left: bool) -> None:
+        """Drop the parts."""
+        link.state.parts = None
+        link.state.size = 0
+
     def _too_long(self) -> MessageTooLongError:
         return MessageTooLongError(f"a Message may have {self.max_length} bytes at most")
 

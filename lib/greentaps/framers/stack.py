@@ -695,6 +695,14 @@ class FramerStack:
                 link.framer.forget_received(link)
             self._host.datagram_refused(error, context)
 
+    def forget_sent(self) -> None:
+        """A part of the Message that is being sent cannot be sent, so its end will not come: the
+        framers drop what they hold of it."""
+        for link in self._links:
+            link._pending.clear()
+            link._message_open = link._down_open = False
+            link.framer.forget_sent(link, left=not self.datagrams)
+
     def eof(self) -> bool:
         """The peer has ended its stream.  Returns whether it may end here; if not,
         ``host.framers_failed`` has been called, with a DeframingError as a rule.  While a framer

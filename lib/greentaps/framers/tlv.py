@@ -118,6 +118,10 @@ class TlvFramer(Framer):
             link.send(header)
             link.send(data)
 
+    def forget_sent(self, link: FramerLink, *, left: bool) -> None:
+        """Drop the parts."""
+        link.state = None
+
     def handle_received_data(self, link: FramerLink) -> None:
         """Take type and length, and have so many bytes delivered."""
         header = link.take(self._header.size)

@@ -78,7 +78,7 @@ class _State:
         self.received = 0  # its bytes so far
         self.in_message = False  # a Message has begun to be sent, and has not ended
         self.sent = 0  # its bytes so far
-        self.cut = False  # a part of it was refused, so that its end will not come
+        self.cut = False  # its end will not come
         self.decoder: Any = None  # if it is text
         self.ping: Any = None  # to be answered when the peer reads again
         self.request: Any = None
@@ -237,7 +237,7 @@ class WebSocketFramer(Framer):
         if state.closing:
             raise FramingError("the WebSocket is closed")
         if state.cut:
-            raise FramingError("a Message has begun to leave, and a later part of it was refused")
+            raise FramingError("a Message has begun to leave, and its end could not be sent")
         if not state.in_message:
             kind = None if context is None else context.get(self, "type")
             if kind is None:
@@ -248,7 +248,6 @@ class WebSocketFramer(Framer):
             state.decoder = codecs.getincrementaldecoder("utf-8")() if kind == "text" else None
         state.sent += len(data)
         if self.max_length is not None and state.sent > self.max_length:
-            state.cut = state.in_message
             raise MessageTooLongError(f"a Message may have {self.max_length} bytes at most")
         if state.decoder is None:
             event = events.BytesMessage(data=data, message_finished=end_of_message)
@@ -256,13 +255,16 @@ class WebSocketFramer(Framer):
             try:
                 text = state.decoder.decode(data, end_of_message)
             except UnicodeDecodeError as error:
-                state.cut = state.in_message
                 raise FramingError(f"a text Message must be UTF-8: {error}") from error
             event = events.TextMessage(data=text, message_finished=end_of_message)
         state.in_message = not end_of_message
         if state.ping is not None:
             self._pong(link, state)
         link.send(state.wire.send(event))
+
+    def forget_sent(self, link: FramerLink, *, left: bool) -> None:
+        """Nothing can follow frames of a Message without its end, but control frames."""
+        link.state.cut = link.state.in_message
 
     # -- Receiving --
 

@@ -236,6 +236,7 @@ class Connection(ConnectionHandlers, FramerHost):
         "_may_receive",
         "_may_send",
         "_part_context",
+        "_parts",
         "_paused",
         "_piecewise",
         "_receive_limit",
@@ -284,6 +285,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._throttle: Throttle | None = None
         self._collected: list[bytes] | None = None
         self._part_context: MessageContext | None = None  # of parts sent without a context
+        self._parts: list[bytes] = []  # of a datagram whose end has not been sent
         self._first: Parked[None] | None = None  # of initiate_with_send
         direction = setup.direction
         self._may_send = direction is not UNIDIRECTIONAL_RECEIVE
@@ -661,6 +663,8 @@ class Connection(ConnectionHandlers, FramerHost):
         try:
             item = self._outgoing(data, context, end, send)
         except TapsError as error:
+            if not waits or (end and given is None):  # else the caller can put it right
+                self._refuse_part(context, end)
             if waits or self._told_all:
                 raise
             self._report_sent(send, error)
@@ -670,6 +674,13 @@ class Connection(ConnectionHandlers, FramerHost):
             self._wait_sent(send.parked, item, timeout)
             return given
         return context
+
+    def _refuse_part(self, context: MessageContext, end: bool) -> None:
+        if self._sending is None:
+            if end or self._state not in (ESTABLISHING, ESTABLISHED):
+                return
+            self._sending = Sending(self, self._runner)
+        self._sending.refuse(context, end)
 
     def _submit(self, item: Outgoing) -> None:
         if self._sending is None:
@@ -816,18 +827,43 @@ class Connection(ConnectionHandlers, FramerHost):
             self._check_message(send, settings, message, len(item.data), self._established)
         if self._framers is not None:
             self._framers.send(item.data, send.frozen, item.end)
-        elif send.dscp is None and not send.dont_fragment:
-            self.write(item.data)
+        elif item.end or not hasattr(self._transport, "largest"):
+            self._transmit_plain(send, item.data)
         else:
-            marked = getattr(self._transport, "write_marked", None)
-            if marked is None:
-                self.write(item.data)
-            else:
-                marked(item.data, dscp=send.dscp, dont_fragment=send.dont_fragment)
+            self._keep_part(item.data)
         if item.final and item.end:
             self._say_final()
         if self._group is not None and self._group.turns is not None:
             self._group.turns.sent(self, len(item.data), now())
+
+    def _transmit_plain(self, send: _Send, data: bytes) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            data = b"".join((*parts, data))
+        if send.dscp is None and not send.dont_fragment:
+            self.write(data)
+            return
+        marked = getattr(self._transport, "write_marked", None)
+        if marked is None:
+            self.write(data)
+        else:
+            marked(data, dscp=send.dscp, dont_fragment=send.dont_fragment)
+
+    def _keep_part(self, data: bytes) -> None:
+        """A Message is one datagram, also one that is sent in parts."""
+        largest = self._largest_message()
+        size = len(data) + sum(map(len, self._parts))
+        if largest is not None and size > largest:
+            raise SendError(
+                f"a Message may have {largest} bytes at most, not {size} and more",
+                Reason.MESSAGE_TOO_LARGE,
+            )
+        self._parts.append(data)
+
+    def drop_parts(self) -> None:
+        self._parts.clear()
+        if self._framers is not None:
+            self._framers.forget_sent()
 
     def _say_final(self) -> None:
         if self._collected is not None:

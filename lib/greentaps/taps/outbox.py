@@ -50,10 +50,11 @@ class Outgoing:
 class _Series:
     """The parts of one Message."""
 
-    __slots__ = ("ended", "expires_at", "key", "parts", "waits")
+    __slots__ = ("context", "ended", "expires_at", "key", "parts", "waits")
 
     def __init__(self, first: Outgoing, number: int) -> None:
         self.parts: deque[Outgoing] = deque()
+        self.context = first.context  # which nobody else can have the id of meanwhile
         self.ended = False
         self.waits = True  # has neither begun to leave, nor been taken out
         self.expires_at = first.expires_at
@@ -146,11 +147,31 @@ class Outbox:
         series, self._current = self._current, None
         if series is None:  # it was the last part
             return []
-        items = list(series.parts)
-        self.size -= sum(len(one.data) for one in items)
         if not series.ended:
             self._open.pop(id(item.context), None)
             self._broken[id(item.context)] = item.context
+        return self._parts_of(series)
+
+    def refuse(self, context: Any, end: bool) -> list[Outgoing]:
+        """A part of the Message of *context*, its last one if *end*, was not handed in, since it
+        cannot be sent: remove and return the parts that wait.  Those still to come are
+        `given_up`."""
+        if not end:
+            self._broken[id(context)] = context
+        series = self._open.pop(id(context), None)
+        if series is None:
+            return []
+        if series is self._current:
+            self._current = None
+        else:
+            series.waits = False
+            self._waiting.remove(series)
+            heapq.heapify(self._waiting)
+        return self._parts_of(series)
+
+    def _parts_of(self, series: _Series) -> list[Outgoing]:
+        items = list(series.parts)
+        self.size -= sum(len(one.data) for one in items)
         return items
 
     def given_up(self, item: Outgoing) -> bool:

@@ -41,6 +41,9 @@ class SendingHost(Protocol):
     def end_collecting(self) -> None:
         """Write what was kept, as one write."""
 
+    def drop_parts(self) -> None:
+        """What is kept of the Message that was handed down in parts last is not to be sent."""
+
     def was_sent(self, item: Outgoing) -> None: ...
     def has_expired(self, item: Outgoing) -> None: ...
     def has_failed(self, item: Outgoing, error: BaseException) -> None: ...
@@ -87,6 +90,17 @@ class Sending:
             self._host.has_expired(item)
         self.pump()
 
+    def refuse(self, context: Any, end: bool) -> None:
+        """A part of the Message of *context*, its last one if *end*, cannot be sent, and was not
+        submitted: no other part is sent without it."""
+        begun = self._outbox.sending_parts
+        items = self._outbox.refuse(context, end)
+        if begun and not self._outbox.sending_parts:
+            self._host.drop_parts()
+        for item in items:
+            self._host.has_failed(item, _broken())
+        self.pump()
+
     def pump(self) -> None:
         """Hand down what may go."""
         if self._pumping:
@@ -116,6 +130,7 @@ class Sending:
                 host.transmit(item)
             except Exception as error:
                 host.has_failed(item, error)
+                host.drop_parts()
                 for part in self._outbox.give_up(item):
                     host.has_failed(part, _broken())
                 continue
