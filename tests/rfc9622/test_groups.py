@@ -382,3 +382,24 @@ def test_a_clone_that_is_broken_off_at_once_is_no_member() -> None:
         cloning.kill()
         assert statistics().not_established["LocalAbort"] == before + 1
         assert connection.grouped_connections() == [connection]
+
+
+@pytest.mark.rfc("G-01", "N-14")
+def test_a_clone_that_succeeds_while_its_maker_is_killed_is_no_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with plain_listener() as listener:
+        port = listener.getsockname()[1]
+        connection = Preconnection(remote_endpoint=remote(port)).initiate(timeout=10)
+        adopt = Connection.adopt
+
+        def adopt_late(clone: Connection, established: Any) -> None:
+            cloning.kill(block=False)  # which comes when the clone has been established
+            adopt(clone, established)
+
+        monkeypatch.setattr(Connection, "adopt", adopt_late)
+        cloning = gevent.spawn(connection.clone, timeout=10)
+        cloning.join()
+        assert isinstance(cloning.value, gevent.GreenletExit)
+        until(lambda: connection.grouped_connections() == [connection])
+        connection.abort()

@@ -24,6 +24,7 @@ from taps.helpers import (
     HERE,
     Stopwatch,
     blackhole,
+    ended_by_us,
     free_port,
     in_greenlet,
     owned,
@@ -449,3 +450,26 @@ def test_the_resolution_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises((EstablishmentError, Timeout)) as caught:
         Preconnection(remote_endpoint=slow).initiate(timeout=0.1)
     assert getattr(caught.value, "reason", None) is Reason.TIMEOUT
+
+
+@pytest.mark.rfc("SN-12", "I-07")
+@pytest.mark.parametrize("how", ["refused", "timeout", "kill"])
+def test_a_first_message_that_is_not_sent_leaves_no_connection(how: str) -> None:
+    """The caller gets the error, and so nobody has the Connection."""
+    with plain_listener(small=True) as listener:
+        preconnection = asking_for(listener.getsockname()[1])
+        before = owned()
+        if how == "refused":
+            wrong = MessageContext().add("msgReliable", False)
+            with pytest.raises(SendError):
+                preconnection.initiate_with_send(b"x", wrong)
+        elif how == "timeout":
+            with pytest.raises(Timeout):
+                preconnection.initiate_with_send(bytes(16 * 1024 * 1024), timeout=0.2)
+        else:
+            with pytest.raises(gevent.Timeout), gevent.Timeout(0.2):
+                preconnection.initiate_with_send(bytes(16 * 1024 * 1024))
+        peer, _ = listener.accept()
+        assert ended_by_us(peer)
+        peer.close()
+        until(lambda: owned() == before)

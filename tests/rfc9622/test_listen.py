@@ -29,6 +29,7 @@ from greentaps.taps.properties import INFINITE
 from rfc9622.world import Log, datagrams, listening, plain, towards
 from taps.helpers import (
     HERE,
+    ended_by_us,
     in_greenlet,
     local,
     outcome,
@@ -202,6 +203,35 @@ def test_a_remote_endpoint_limits_who_comes_in(kind: int) -> None:
         if kind == socket.SOCK_STREAM:
             assert not isinstance(outcome(stranger.recv, 10), TimeoutError)
         server.abort()
+
+
+@pytest.mark.rfc("L-01")
+def test_a_service_limits_who_comes_in_as_its_port_does() -> None:
+    port, service = _free_service()
+    peer = RemoteEndpoint().with_ip_address(HERE).with_service(service)
+    with listening(of=Preconnection(local(), peer)) as listener:
+        with plain_client(port_of(listener)) as stranger:
+            assert ended_by_us(stranger)
+        with gsocket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.bind((HERE, port))
+            client.connect((HERE, port_of(listener)))
+            with listener.accept(timeout=10) as connection:
+                assert connection.remote_endpoint is not None
+                assert connection.remote_endpoint.port == port
+                client.close()
+
+
+def _free_service() -> tuple[int, str]:
+    for port in range(1024, 65536):
+        try:
+            service = socket.getservbyport(port, "tcp")
+            with socket.socket() as probe:
+                probe.bind((HERE, port))
+        except OSError:
+            continue
+        return port, service
+    raise AssertionError("this machine knows no service")
 
 
 @pytest.mark.rfc("L-06", "TT-12", "N-12", "B-07", "AC-06")

@@ -369,6 +369,7 @@ class Connection(ConnectionHandlers, FramerHost):
             done.wait()
         except BaseException as error:
             self._not_established(_broken_off(error))  # perhaps the other one has not begun
+            self.abort()  # ... or has succeeded just now
             raise
         finally:
             self._establisher = None

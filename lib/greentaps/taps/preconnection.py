@@ -161,7 +161,8 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         establishment fails, EstablishmentError is all that is told.  The order of older systems,
         ``initiate_with_send(data, handler, context)``, is taken too.
 
-        Raises what `initiate` and `Connection.send` raise.
+        Raises what `initiate` and `Connection.send` raise.  If the Message that it waits for is not
+        sent, the Connection is aborted.
         """
         if callable(context):
             sent_handler, context = context, None
@@ -172,7 +173,11 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
         connection.send_first(data, context, sent_handler, wait=wait)
         if wait:
             connection.establish(deadline)
-            connection.wait_first(deadline)
+            try:
+                connection.wait_first(deadline)
+            except BaseException:
+                connection.abort()  # nobody gets it
+                raise
         else:
             connection.establish_soon(deadline)
         return connection
@@ -365,7 +370,10 @@ def _filter(setup: Setup, deadline: Deadline) -> Callable[[Any], bool] | None:
     welcome."""
     if not setup.remote_endpoints:
         return None
-    named = [end.copy().with_port(end.port or 0) for end in setup.remote_endpoints]
+    named = [  # without a port and a service any port will do
+        end.copy().with_port(end.port or 0) if end.service is None or end.port is not None else end
+        for end in setup.remote_endpoints
+    ]
     names = resolve_remote(named, deadline, resolver=setup.resolver)
     allowed = {(name[0], name[1]) for name, _ in names}
 
