@@ -340,7 +340,8 @@ def test_both_ends_are_needed(ours: Any, theirs: Any, wait: bool) -> None:
         with pytest.raises(EstablishmentError, match="Local and a Remote"):
             preconnection.rendezvous()
     else:
-        assert preconnection.rendezvous(wait=False).state is ConnectionState.CLOSED
+        connection = preconnection.rendezvous(wait=False)
+        until(lambda: connection.state is ConnectionState.CLOSED)
     assert owned() == before
     until(lambda: errors)
     assert [error.reason for error in errors] == [Reason.INVALID_CONFIGURATION]

@@ -138,6 +138,28 @@ def test_refused() -> None:
     connection.close()
 
 
+@pytest.mark.rfc("I-07", "EV-02", "B-01")
+@pytest.mark.parametrize("action", ["initiate", "rendezvous"])
+def test_a_failure_before_anything_is_opened_is_told_to_handlers_of_the_connection(
+    action: str,
+) -> None:
+    """Which can be set only when there is one."""
+    nowhere = TransportProperties().require("multistreaming")
+    preconnection = Preconnection(remote_endpoint=remote(1), transport_properties=nowhere)
+    connection = getattr(preconnection, action)(wait=False)
+    log = Log(connection)
+    connection.send(b"too early", wait=False)
+    until(lambda: log.ended)
+    assert log.names == ["send_error", "establishment_error"]
+    assert connection.state is ConnectionState.CLOSED
+    for end in ("close", "abort"):
+        connection = getattr(preconnection, action)(wait=False)
+        log = Log(connection)
+        getattr(connection, end)()
+        until(lambda: log.ended)  # noqa: B023
+        assert log.names == ["closed" if end == "close" else "connection_error"]
+
+
 @pytest.mark.rfc("I-07", "EV-02")
 def test_an_application_that_breaks_it_off_is_told_so() -> None:
     """The event has an EstablishmentError like any other, whatever has ended the wait."""

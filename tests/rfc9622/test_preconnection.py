@@ -95,8 +95,9 @@ def test_without_waiting_even_an_early_failure_is_told_once_and_by_the_event() -
     made = Preconnection(local())
     log = Log(made)
     connection = made.initiate(wait=False)  # raises nothing
-    assert connection.state is ConnectionState.CLOSED
+    assert connection.state is ConnectionState.ESTABLISHING
     until(lambda: log)
+    assert connection.state is ConnectionState.CLOSED
     assert log.names == ["establishment_error"]
     assert log[0][1].reason is Reason.INVALID_CONFIGURATION
     for call in (lambda: connection.send(b"x"), lambda: connection.receive(1)):

@@ -402,7 +402,7 @@ class Connection(ConnectionHandlers, FramerHost):
             try:
                 self._setup.choose(server_side=False)
             except EstablishmentError as error:
-                self._not_established(error)
+                self._not_established_soon(error)
                 return
 
         def work() -> None:
@@ -514,8 +514,12 @@ class Connection(ConnectionHandlers, FramerHost):
         try:
             self._rendezvous = make(self._setup)
         except EstablishmentError as error:
-            self._not_established(error)
+            self._not_established_soon(error)
             raise
+
+    def _not_established_soon(self, error: EstablishmentError) -> None:
+        """`_not_established`, when the caller has had the time to set handlers."""
+        self._runner.call_soon(self._not_established, error)
 
     def _not_established(self, error: BaseException) -> None:
         if self._state is not ESTABLISHING:
