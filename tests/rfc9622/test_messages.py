@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -306,3 +307,21 @@ def test_a_buffer_may_be_changed_after_the_call() -> None:
 def test_unknown_properties_of_messages(name: str) -> None:
     with pytest.raises(PropertyError):
         MessageContext().add(name, 1)
+
+
+@pytest.mark.rfc("MC-01", "T-02")
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_copies_are_of_their_own(how: Any) -> None:
+    framer = TlvFramer()
+    made = MessageContext().add("msgPriority", 7).add(framer, "type", 5)
+    other = how(made)
+    other.add("msgPriority", 8)
+    assert (made.get("msgPriority"), other.get("msgPriority")) == (7, 8)
+    assert other.get(framer, "type") == 5
+    with joined() as (client, server):
+        server.send(b"a piece")
+        message = client.receive(1, timeout=10)
+        assert message is not None
+        for again in (how(message), how(how(message))):
+            assert (again.data, again.end_of_message, again.partial) == (b"a piece", False, True)
+            assert again.context.get_remote_endpoint() == client.remote_endpoint

@@ -75,6 +75,12 @@ class MessageContext:
         """For the Connection: a copy that later changes of this one do not reach."""
         return MessageContext().inheriting(self)
 
+    def __copy__(self) -> MessageContext:
+        return self.frozen()
+
+    def __deepcopy__(self, memo: Any) -> MessageContext:
+        return self.frozen()  # framers are names in here, and the Connection is not of the Message
+
     def inheriting(self, below: MessageContext) -> MessageContext:
         """For framers: begin with all that *below* has."""
         self._values.update(below._values)
@@ -143,6 +149,13 @@ class Message:
     def own_context(self) -> MessageContext | None:
         """For the Connection: the context, if it has been made."""
         return self._context
+
+    def __copy__(self) -> Message:
+        return Message(self.data, self.end_of_message, self.context, partial=self.partial)
+
+    def __deepcopy__(self, memo: Any) -> Message:
+        context = self.context.frozen()
+        return Message(self.data, self.end_of_message, context, partial=self.partial)
 
     @property
     def final(self) -> bool:
