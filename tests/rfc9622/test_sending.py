@@ -292,20 +292,24 @@ def test_a_part_with_wrong_properties_takes_its_message_with_it(ready: bool) -> 
 
 
 @pytest.mark.rfc("SN-09", "SN-06")
-def test_who_is_told_at_once_may_try_a_part_again() -> None:
+@pytest.mark.parametrize("end", [False, True])
+def test_a_refused_part_holds_up_nothing(end: bool) -> None:
     with with_plain_peer(LengthPrefixFramer(1)) as (connection, peer):
-        wrong, right = context(msgReliable=False), MessageContext()
+        made = context(msgReliable=False)
         with pytest.raises(SendError):
-            connection.send(b"a", wrong, False)
-        wrong.add("msgReliable", True)
-        connection.send(b"a", wrong, False)
-        wrong.add("msgReliable", False)
+            connection.send(b"a", made, False)
+        made.add("msgReliable", True)
+        connection.send(b"a", made, False)  # nothing had begun, so it can begin now
+        made.add("msgReliable", False)
         with pytest.raises(SendError):
-            connection.send(b"b", wrong)
-        wrong.add("msgReliable", True)
-        connection.send(b"b", wrong)
-        connection.send(b"next", right)
-        assert read_exactly(peer, 8) == b"\x02ab\x04next"
+            connection.send(b"b", made, end)
+        made.add("msgReliable", True)
+        if not end:
+            with pytest.raises(SendError):
+                connection.send(b"c", made)
+        connection.send(b"next", timeout=10)
+        connection.send(b"de", made, timeout=10)
+        assert read_exactly(peer, 8) == b"\x04next\x02de"
 
 
 @pytest.mark.rfc("SN-09", "SN-06")

@@ -668,8 +668,7 @@ class Connection(ConnectionHandlers, FramerHost):
         try:
             item = self._outgoing(data, context, end, send)
         except TapsError as error:
-            if not waits or (end and given is None):  # else the caller can put it right
-                self._refuse_part(context, end)
+            self._refuse_part(context, end, waits)
             if waits or self._told_all:
                 raise
             self._report_sent(send, error)
@@ -680,12 +679,14 @@ class Connection(ConnectionHandlers, FramerHost):
             return given
         return context
 
-    def _refuse_part(self, context: MessageContext, end: bool) -> None:
+    def _refuse_part(self, context: MessageContext, end: bool, told: bool) -> None:
+        """*told* says that the caller hears of it at once, and may try a first part again."""
         if self._sending is None:
-            if end or self._state not in (ESTABLISHING, ESTABLISHED):
+            if told or end or self._state not in (ESTABLISHING, ESTABLISHED):
                 return
             self._sending = Sending(self, self._runner)
-        self._sending.refuse(context, end)
+        if not told or self._sending.has_part_of(context):
+            self._sending.refuse(context, end)
 
     def _submit(self, item: Outgoing) -> None:
         if self._sending is None:

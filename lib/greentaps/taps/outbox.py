@@ -152,6 +152,10 @@ class Outbox:
             self._broken[id(item.context)] = item.context
         return self._parts_of(series)
 
+    def has_part_of(self, context: Any) -> bool:
+        """Whether parts of the Message of *context* were handed in, but not its end."""
+        return id(context) in self._open
+
     def refuse(self, context: Any, end: bool) -> list[Outgoing]:
         """A part of the Message of *context*, its last one if *end*, was not handed in, since it
         cannot be sent: remove and return the parts that wait.  Those still to come are

@@ -90,6 +90,10 @@ class Sending:
             self._host.has_expired(item)
         self.pump()
 
+    def has_part_of(self, context: Any) -> bool:
+        """Whether the end of the Message of *context* is missing, and its beginning is not."""
+        return self._outbox.has_part_of(context)
+
     def refuse(self, context: Any, end: bool) -> None:
         """A part of the Message of *context*, its last one if *end*, cannot be sent, and was not
         submitted: no other part is sent without it."""
