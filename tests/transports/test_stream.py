@@ -192,6 +192,19 @@ def test_close_after_delivery_waits_for_the_peer_to_take_it() -> None:
         assert protocol.wait_lost() is None
 
 
+def test_close_after_delivery_has_a_deadline() -> None:
+    """Also where our kernel has taken all: the peer's has not."""
+    transport, protocol, peer = tcp_and_socket()
+    with peer:
+        transport.write(bytes(2_000_000))
+        assert not transport.get_write_buffer_size()
+        transport.close_after_delivery()
+        transport.close(timeout=0.02)
+        error = protocol.wait_lost()
+        assert isinstance(error, TransportError)
+        assert error.errno == errno.ETIMEDOUT
+
+
 def test_the_last_acknowledgement_may_come_while_we_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends the connection, and that is no reset."""
     transport, protocol, peer = tcp_and_socket()

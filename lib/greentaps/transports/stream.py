@@ -158,8 +158,9 @@ class Transport(StreamTransport):
             self._state = CLOSING
             if not self._queued:
                 self._finish_close()
-                return
-            if self._readable and not self._got_eof:
+                if self._handle.closed:
+                    return
+            elif self._readable and not self._got_eof:
                 # Read on, to discard: a peer that is stuck writing would never take our rest,
                 # and unread data would turn our close into a reset.
                 self._start_handle()
