@@ -547,6 +547,23 @@ def test_close_notify_answered_into_a_dead_socket(
 
 @both_engines
 @both_sides
+def test_a_peer_that_does_not_take_what_was_said_before_the_close_notify(
+    certificates: Certificates, engine: str, server_side: bool
+) -> None:
+    """Our kernel has taken all, and drops it: that is no normal end."""
+    transport, protocol, peer = secured(certificates, engine, server_side)
+    with peer:
+        transport.write(bytes(1_500_000))
+        assert not transport.get_write_buffer_size()
+        transport.close_after_delivery()
+        transport.close(timeout=0.02)
+        error = protocol.wait_lost()
+        assert isinstance(error, TransportError)
+        assert error.errno == errno.ETIMEDOUT
+
+
+@both_engines
+@both_sides
 def test_close_sends_close_notify_behind_the_data(
     certificates: Certificates, engine: str, server_side: bool
 ) -> None:

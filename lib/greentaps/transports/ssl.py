@@ -40,6 +40,8 @@ HANDSHAKE_TIMEOUT = 30.0  # seconds
 # How long a failed session reads on so that the peer can fetch our alert before the descriptor
 # goes: closing with unread data would reset the connection and destroy it.
 _ALERT_LINGER = 1.0  # seconds
+# The peer has closed its end already, and so wants no close_notify.
+_GONE = (ConnectionResetError, BrokenPipeError)
 
 
 class Phase(Enum):
@@ -281,7 +283,7 @@ class SslTransport(StreamTransport):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._state is CLOSED:
             return
-        if self._error is None and not self._only_goodbye:
+        if self._error is None and not (self._only_goodbye and isinstance(exc, _GONE)):
             self._error = exc
         self._phase = ENDED
         self._tell_handshake(self._error or self._ended())
