@@ -13,6 +13,7 @@ import pyuv
 from greentaps.errors import TransportError
 from greentaps.hub import get_loop, get_runner
 from greentaps.transports import DatagramTransport
+from greentaps.transports.marked import MarkedDatagramTransport
 from peers.recorder import Echo, Recorder
 
 LOCAL = ("127.0.0.1", 0)
@@ -220,6 +221,26 @@ def test_a_refusal_reaches_error_received_and_the_transport_stays(ends, when):
         assert data == b"to somebody"
         back.sendto(b"hello", ours)
         protocol.until_called("datagram_received")
+
+
+def test_a_marked_transport_still_reads_after_a_refusal(ends):
+    address = dead_address()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.bind(LOCAL)
+        handle = pyuv.UDP(get_runner().loop)
+        handle.open(opened.detach())
+    connect(handle, address)
+    transport, protocol = MarkedDatagramTransport(handle), Recorder()
+    ends.made.append(transport)
+    transport.start(protocol)
+    transport.sendto(b"nobody is there")
+    protocol.until_called("error_received")
+    assert protocol.errors[0].errno == errno.ECONNREFUSED
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(address)
+        peer.sendto(b"now somebody is", transport.get_extra_info("sockname"))
+        protocol.until_called("datagram_received")
+    assert protocol.datagrams == [(b"now somebody is", address)]
 
 
 def test_a_refusal_of_an_earlier_datagram_meets_the_next_send(ends, when):
@@ -633,6 +654,23 @@ def test_connected_a_full_buffer(full):
     while transport.get_write_buffer_size():
         gevent.sleep(0)
     assert peer.recv(100) == b"5"
+
+
+def test_connected_a_full_buffer_and_a_refusal(full):
+    """libuv stops to look for room when the network says something."""
+    transport, protocol, peer, duplicate = full
+    address = peer.getsockname()
+    peer.close()
+    duplicate.real.send(b"nobody is there")
+    protocol.until_called("error_received")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+        again.bind(address)
+        again.settimeout(10)
+        duplicate.full = False
+        with gevent.Timeout(10):
+            while transport.get_write_buffer_size():
+                gevent.sleep(0)
+        assert again.recv(100) == b"1"
 
 
 def test_connected_close_flushes(full):

@@ -335,6 +335,9 @@ class DatagramTransport(BaseTransport):
             self._runner.kick()
 
     def _on_writable(self, poll: Any, events: int, error: int | None) -> None:
+        if error is not None:  # of an earlier datagram, upon which libuv stops looking
+            poll.start(pyuv.UV_WRITABLE, self._on_writable)
+            self._runner.kick()
         while self._queue and self._duplicate is not None:
             data = self._queue[0]
             try:

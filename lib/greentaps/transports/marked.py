@@ -71,6 +71,9 @@ class MarkedDatagramTransport(DatagramTransport):
         self._runner.kick()
 
     def _on_readable(self, poll: Any, events: int, error: int | None) -> None:
+        if error is not None:  # the socket has news for us, upon which libuv stops looking
+            self._handle_reads = False
+            self._start_handle()
         for _ in range(_BATCH):
             here = self._socket
             if here is None or not self._handle_reads:
