@@ -70,6 +70,14 @@ def test_bad_ports(port, error):
         check_port(port)
 
 
+@pytest.mark.parametrize(
+    "address", [("127.0.0.1\0.example.com", 80), (b"127.0.0.1\0.", 80), ("127.0.0.1", "80\0x")]
+)
+def test_a_nul_does_not_cut_an_address_short(address):
+    with pytest.raises(ValueError, match="NUL"):
+        check_address(address)
+
+
 def test_numeric_addresses_need_no_trip_to_the_resolver(monkeypatch):
     def trip(*_args, **_options):
         raise AssertionError("asked the resolver")

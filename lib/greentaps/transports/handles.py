@@ -60,6 +60,9 @@ def check_address(address: Any) -> tuple[Any, ...]:
     host, port = address[:2]
     if host is not None and not isinstance(host, str | bytes):
         raise TypeError(f"a host is a str, not {host!r}")
+    if host and ("\0" if isinstance(host, str) else b"\0") in host:
+        # The resolver would see only what is in front of it.
+        raise ValueError(f"a host must not contain a NUL: {host!r}")
     check_port(port)
     return address
 
@@ -71,6 +74,8 @@ def check_port(port: Any) -> None:
     number = port if isinstance(port, int) else int(port) if port.isdecimal() else None
     if number is not None and not 0 <= number <= 65535:
         raise ValueError(f"a port is a number from 0 to 65535, not {port!r}")
+    if isinstance(port, str) and "\0" in port:
+        raise ValueError(f"the name of a service must not contain a NUL: {port!r}")
     if port == "":
         raise ValueError("the name of a service must not be empty")
 
