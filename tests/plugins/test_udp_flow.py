@@ -813,3 +813,30 @@ def test_waiting_for_a_flow_that_lives(flow: Flow) -> None:
     with pytest.raises(Timeout):
         flow.wait_closed(timeout=0.01)
     flow.wait_writable(timeout=5)
+
+
+def test_writing_in_the_moment_between_the_end_of_the_socket_and_the_end_of_the_flow(
+    peer: gsocket.socket, flow: Flow
+) -> None:
+    recorder = started(flow)
+    flow._lower.abort(TransportError("the end", errno.ENETDOWN))  # type: ignore[attr-defined]
+    with pytest.raises(TransportError, match="the end"):
+        flow.write(b"x")
+    recorder.until_called("connection_lost")
+    with pytest.raises(TransportError, match="the end"):
+        flow.write_marked(b"x", dscp=46)
+
+
+def test_writing_to_a_peer_in_the_moment_between_the_end_of_the_socket_and_the_end_of_the_flow(
+    peer: gsocket.socket,
+) -> None:
+    with Arrivals(address=peer.getsockname()[0]) as arrivals:
+        peer.sendto(b"x", arrivals.address)
+        flow = arrivals.next()
+        recorder = started(flow)
+        arrivals.listener._transport.abort(TransportError("the end", errno.ENETDOWN))
+        with pytest.raises(TransportError, match="the end"):
+            flow.write(b"x")
+        recorder.until_called("connection_lost")
+        with pytest.raises(TransportError, match="the end"):
+            flow.write_marked(b"x", dscp=46)

@@ -131,10 +131,10 @@ class Flow(BaseTransport):
         self, data: bytes, *, dscp: int | None = None, dont_fragment: bool = False
     ) -> None:
         """As `write`, with IP options for this datagram alone.  Raises also OSError."""
-        handle = self._get_handle()
-        before = _dscp_of(handle) if dscp is not None else 0
         if self._state is not OPEN:
             self._refuse()
+        handle = self._get_handle()
+        before = _dscp_of(handle) if dscp is not None else 0
         try:
             if dscp is not None:
                 options.set_capacity(handle, dscp)
@@ -278,6 +278,8 @@ class _OwnFlow(Flow):
                     handle.try_send(self._remote, data)
                     return
                 except _UVError as error:
+                    if handle.closed:  # of which we shall hear soon
+                        self._lower._refuse()
                     number = error.args[0]
                 if number in _SOFT_ERRORS and not last:
                     # It was said of an earlier datagram; this one has not been tried.
@@ -546,6 +548,8 @@ class FlowListener:
                 self.handle.try_send(remote, data)
                 return
             except _UVError as error:
+                if self.handle.closed:  # of which the flows will hear soon
+                    self._transport._refuse()
                 if error.args[0] != _EAGAIN:
                     raise TransportError.from_errno(error.args[0], "send", remote) from error
         self._transport.sendto(data, remote)
