@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from math import inf
 from pathlib import Path
 
 import gevent
@@ -33,6 +34,7 @@ from greentaps.hub import (
     Deadline,
     Parked,
     ParkedAgain,
+    Runner,
     get_loop,
     get_runner,
     in_callback,
@@ -42,6 +44,7 @@ from greentaps.hub import (
     time_limit,
 )
 from greentaps.transports import memory_pair
+from greentaps.transports.flow import connect_flow
 from peers import script
 from peers.recorder import Echo, Recorder
 
@@ -657,6 +660,34 @@ def test_nothing_can_be_opened_on_a_destroyed_hub():
     assert in_thread(body)
 
 
+def test_a_protocol_that_opens_something_at_its_loss_does_not_keep_a_hub_that_goes():
+    class Again:
+        def __init__(self, losses):
+            self.losses = losses
+
+        def connection_made(self, transport):
+            pass
+
+        def connection_lost(self, exc):
+            self.losses.append(str(exc))
+            try:
+                connect_flow(("127.0.0.1", 9)).start(Again(self.losses))
+            except TransportError as refusal:
+                self.losses.append(str(refusal))
+
+    def body():
+        losses = []
+        connect_flow(("127.0.0.1", 9)).start(Again(losses))
+        runner = get_runner()
+        gevent.get_hub().destroy()
+        return losses, runner.closed
+
+    losses, closed = in_thread(body)
+    assert closed
+    assert len(losses) == 2
+    assert all("destroyed" in error for error in losses)
+
+
 def test_a_new_runner_on_the_same_hub_is_closed_with_it():
     def body():
         get_runner().close()
@@ -918,6 +949,31 @@ def test_the_timeout_of_a_wait():
     parked = Parked(get_runner())
     with pytest.raises(Timeout):
         parked.wait(0)
+
+
+@pytest.mark.parametrize("timeout", [1e10, inf])
+@pytest.mark.parametrize("kind", [Parked, ParkedAgain])
+def test_a_wait_of_centuries(kind, timeout):
+    parked = kind(get_runner())
+    greenlet = gevent.spawn(parked.wait, timeout)
+    gevent.sleep(0.002)
+    assert not greenlet.ready()
+    parked.finish("at last")
+    assert greenlet.get(timeout=10) == "at last"
+
+
+@pytest.mark.parametrize("kind", [Parked, ParkedAgain])
+def test_a_wait_that_cannot_have_a_timer_leaves_nobody_waiting(kind, monkeypatch):
+    runner = get_runner()
+    parked = kind(runner)
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "call_later", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            parked.wait(1)
+    parked.finish("for nobody")
+    gevent.sleep(0)
+    gevent.sleep(0)
+    assert parked.greenlet is None
 
 
 @pytest.mark.parametrize("how", ["kill", "gevent.Timeout"])

@@ -104,6 +104,7 @@ _TIMEOUT_SHOWS_NEW_HANDLES = tuple(map(int, pyuv.LIBUV_VERSION.split("-")[0].spl
 # Where gevent's loop has no prepare watchers (its libuv), how often raw handles are looked for.
 _RAW_POLL_SECONDS = 0.02
 _CALLBACK = "a callback"  # what gevent is told has failed
+_LONGEST = 1e9  # seconds that a timer runs at most: 31 years
 
 
 class Owner(Protocol):
@@ -125,6 +126,7 @@ class Runner:
         self.loop.excepthook = self._collect
         self.closed = False
         self._thread = get_ident()
+        self._ending = False
         self._watcher = hub.loop.io(self.loop.fileno(), 1)
         self._watching = False
         self._kicked = False
@@ -231,7 +233,7 @@ class Runner:
 
     def adopt(self, owner: Owner) -> None:
         """Keep *owner* alive, and tell it when the loop goes, until `release`."""
-        if self.closed:
+        if self.closed or self._ending:
             raise TransportError("the hub of this transport has been destroyed")
         self._owners.add(owner)
 
@@ -361,7 +363,7 @@ class Runner:
         """
         if self.closed or self._running:
             return
-        self._kicked = True  # no kick has an effect from now on
+        self._kicked = self._ending = True  # no kick has an effect from now on
         self._stop_watchers()
         self._lose_owners(TransportError("the hub of this transport has been destroyed"))
         self._drain_loop()
@@ -388,13 +390,14 @@ class Runner:
             owner.hub_lost(error)
 
     def _drain_loop(self) -> None:
-        for handle in self.loop.handles:
-            if not handle.closed:
-                handle.close()
         self._running = True
         try:
-            while self.loop.run(_NOWAIT):
-                pass
+            alive = True
+            while alive:
+                for handle in self.loop.handles:  # also what a callback opens meanwhile
+                    if not handle.closed:
+                        handle.close()
+                alive = self.loop.run(_NOWAIT)
         finally:
             self._running = False
         self._owners.clear()
@@ -461,8 +464,8 @@ def _nothing() -> None:
 
 def _seconds(seconds: float) -> float:
     """*seconds* as gevent's timers want them: where its loop is libuv it warns of less than one
-    millisecond, other than zero."""
-    return seconds if seconds >= 0.001 else 0.001 if seconds > 0 else 0.0
+    millisecond, other than zero, and cannot count to infinity."""
+    return min(seconds, _LONGEST) if seconds >= 0.001 else 0.001 if seconds > 0 else 0.0
 
 
 def _other_thread_error() -> SwitchpointError:
@@ -586,8 +589,8 @@ class Parked(Generic[T]):
             current = getcurrent()
             if current is hub or runner.closed or get_ident() != runner._thread:
                 raise _cannot_park(runner)
-            self.greenlet = current
             timer = None if timeout is None else runner.call_later(timeout, self._expire)
+            self.greenlet = current
             try:
                 if _switch(hub) is not self:
                     raise InvalidSwitchError("a parked greenlet was switched to by a stranger")
@@ -618,8 +621,8 @@ class ParkedAgain(Parked[T]):
             current = getcurrent()
             if current is hub or runner.closed or get_ident() != runner._thread:
                 raise _cannot_park(runner)
-            self.greenlet = current
             timer = None if timeout is None else runner.call_later(timeout, self._expire)
+            self.greenlet = current
             try:
                 if _switch(hub) is not self:
                     raise InvalidSwitchError("a parked greenlet was switched to by a stranger")
