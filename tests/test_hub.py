@@ -393,6 +393,19 @@ def test_an_exception_in_a_raw_callback_is_reported_and_the_loop_goes_on(reports
     good.close()
 
 
+@pytest.mark.parametrize("how", ["run", "main"])
+def test_an_exception_in_a_callback_does_not_end_a_server(how):
+    with script("server", how, errors=True) as server:
+        port = int(server.line())
+        with socket.create_connection(("127.0.0.1", port), 10) as connection:
+            connection.sendall(b"error")
+            server.wait_for("lost ValueError")
+            server.wait_for("ValueError: a bug of the application")  # printed
+        with socket.create_connection(("127.0.0.1", port), 10) as connection:
+            connection.sendall(b"still there?")
+            assert connection.recv(100) == b"still there?"
+
+
 @pytest.mark.parametrize(
     ("word", "status", "text"),
     [(b"interrupt", 0, "interrupted"), (b"exit", 7, None)],
