@@ -60,7 +60,7 @@ def check_address(address: Any) -> tuple[Any, ...]:
     host, port = address[:2]
     if host is not None and not isinstance(host, str | bytes):
         raise TypeError(f"a host is a str, not {host!r}")
-    if host and ("\0" if isinstance(host, str) else b"\0") in host:
+    if b"\0" in host if isinstance(host, bytes) else "\0" in (host or ""):
         # The resolver would see only what is in front of it.
         raise ValueError(f"a host must not contain a NUL: {host!r}")
     check_port(port)
