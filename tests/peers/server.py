@@ -1,8 +1,8 @@
 """A server of ours in a process of its own, to be sent signals: ``server.py HOW``.
 
 It prints its port first.  ``run``: `Server.run` until SIGINT, then says what is left open.
-``main``: the main greenlet just waits for an interrupt.  "interrupt", "exit" or "error" as data makes
-the protocol raise KeyboardInterrupt, SystemExit or ValueError inside the callback.
+``main``: the main greenlet just waits for an interrupt.  "interrupt", "exit" or "error" as data
+makes the protocol raise KeyboardInterrupt, SystemExit or ValueError inside the callback.
 """
 
 import gc
