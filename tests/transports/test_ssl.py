@@ -564,6 +564,26 @@ def test_a_peer_that_does_not_take_what_was_said_before_the_close_notify(
 
 @both_engines
 @both_sides
+def test_clear_text_that_waited_meets_a_dead_peer(
+    certificates: Certificates, engine: str, server_side: bool
+) -> None:
+    """It is the connection's error, and not one of a callback."""
+    transport, protocol, peer = secured(certificates, engine, server_side)
+    with reported_errors() as reports:
+        transport.unwrap()
+        transport.write(b"in clear,")
+        transport.write(b"and once more")
+        peer.receive(1)
+        peer.send_raw(peer.goodbye())
+        peer.reset()
+        error = protocol.wait_lost()
+    assert isinstance(error, TransportError)
+    assert error.errno in (errno.ECONNRESET, errno.EPIPE)
+    assert not reports
+
+
+@both_engines
+@both_sides
 def test_close_sends_close_notify_behind_the_data(
     certificates: Certificates, engine: str, server_side: bool
 ) -> None:

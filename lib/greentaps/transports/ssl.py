@@ -450,7 +450,8 @@ class SslTransport(StreamTransport):
                 return False
             self._flush(handle)
         elif self._phase is CLEAR:
-            self._lower.write(data, handle)
+            if not self._lower.is_closing():  # else we shall hear of it
+                self._lower.write(data, handle)
             self._backlog_size -= size
         else:
             return False
