@@ -11,7 +11,9 @@ from typing import Any
 import gevent
 import pytest
 from conftest import Certificates
-from greentaps.engines import make_engine
+from gevent.socket import wait_write
+from greentaps.engines import Terms, make_engine
+from greentaps.engines.judging import note_peer
 from greentaps.errors import CertificateError, TlsError, TransportError
 from greentaps.testing import (
     RecordingProtocol,
@@ -22,6 +24,7 @@ from greentaps.testing import (
     wait_until,
 )
 from greentaps.transports import SslTransport, Transport, create_default_context
+from greentaps.transports import ssl as ssl_module
 from greentaps.transports.ssl import choose_context
 from OpenSSL import SSL
 from transports.helpers import (
@@ -1275,3 +1278,81 @@ def test_transport_is_what_a_handle_becomes(certificates: Certificates) -> None:
         assert transport.get_extra_info("server_hostname") == "localhost"
         transport.close()
         transport.wait_closed(5)
+
+
+# -- While somebody judges the peer --
+
+
+def judged(
+    certificates: Certificates, **options: Any
+) -> tuple[SslTransport, RecordingProtocol, RawTls, list[Callable[[Any], None]]]:
+    """A client that is asked whether it trusts its peer, whose answer we give."""
+    context = client_context("pyopenssl", certificates)
+    context.set_verify(SSL.VERIFY_PEER, note_peer)
+    answers: list[Callable[[Any], None]] = []
+    terms = Terms(
+        context,
+        judge=lambda _: True,
+        ask=lambda _function, _question, answer: answers.append(answer),
+    )
+    ours, theirs = tcp_sockets(small=True)
+    transport = SslTransport(tcp_handle(ours), terms, False, "localhost", **options)
+    protocol = RecordingProtocol()
+    transport.start(protocol)
+    return (
+        transport,
+        protocol,
+        RawTls(theirs, server_context("stdlib", certificates), True),
+        answers,
+    )
+
+
+def until(condition: Callable[[], Any]) -> None:
+    with gevent.Timeout(10):
+        while not condition():
+            gevent.sleep(0.001)
+
+
+def flood(sock: socket.socket, size: int) -> None:
+    """Send *size* bytes, or what is taken until it stops."""
+    while size > 0:
+        wait_write(sock.fileno(), 0.2, TimeoutError("enough"))
+        size -= sock.send(bytes(65536))
+
+
+def test_a_peer_that_is_being_judged_cannot_make_us_hold_much(certificates: Certificates) -> None:
+    shaken = Shaken()
+    _transport, protocol, peer, answers = judged(certificates, on_handshake=shaken)
+    with peer:
+        peer.engine.feed(peer.receive_raw())
+        peer.engine.handshake()
+        peer.flush()
+        until(lambda: answers)
+        with pytest.raises(TimeoutError, match="enough"):
+            flood(peer.sock, 10_000_000)
+        assert not protocol.made
+        answers[0](False)
+        until(lambda: shaken.results)
+        assert isinstance(shaken.results[0], CertificateError)
+
+
+def test_what_is_held_while_a_peer_is_judged_is_read_afterwards(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl_module, "_MOST_UNASKED", 10)
+    transport, protocol, peer, answers = judged(certificates)
+    with peer:
+        peer.engine.feed(peer.receive_raw())
+        peer.engine.handshake()
+        flight = peer.engine.drain()
+        for start in range(0, len(flight), 100):
+            peer.send_raw(flight[start : start + 100])
+            gevent.sleep(0.002)
+        until(lambda: answers)
+        gevent.sleep(0.01)
+        assert not protocol.made
+        answers[0](True)
+        peer.handshake()
+        peer.send(b"welcome")
+        assert protocol.wait_received(7) == b"welcome"
+        closed(transport)

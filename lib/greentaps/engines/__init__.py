@@ -105,6 +105,10 @@ class Engine(Protocol):
     def resumable(self) -> Resumable | None:
         """What a later connection could go on with, as far as the server has sent it yet."""
 
+    @property
+    def asking(self) -> bool:
+        """Whether the handshake waits for somebody's answer, and not for input."""
+
     def on_progress(self, callback: Callable[[], None]) -> None:
         """Call *callback* whenever a handshake that waits for somebody's answer can go on."""
 

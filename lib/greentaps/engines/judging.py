@@ -65,7 +65,6 @@ class JudgingEngine(PyOpenSslEngine):
 
     __slots__ = (
         "_alert",
-        "_asking",
         "_done",
         "_held",
         "_name",
@@ -74,6 +73,7 @@ class JudgingEngine(PyOpenSslEngine):
         "_refused",
         "_server_side",
         "_terms",
+        "asking",
     )
 
     def __init__(self, terms: Terms, server_side: bool, server_hostname: str | None) -> None:
@@ -82,7 +82,7 @@ class JudgingEngine(PyOpenSslEngine):
         self._server_side = server_side
         self._name = server_hostname
         self._done = False
-        self._asking = False
+        self.asking = False
         self._held = False
         self._alert = b""
         self._refused: TlsError | None = None
@@ -98,7 +98,7 @@ class JudgingEngine(PyOpenSslEngine):
     def handshake(self) -> bool:
         if self._refused is not None:
             raise self._refused
-        if self._asking:
+        if self.asking:
             return False
         if not self._done:
             self._done = super().handshake()
@@ -106,9 +106,9 @@ class JudgingEngine(PyOpenSslEngine):
             self._judge()
         elif self._done and not self._peer.chain and not self.reused():
             self._no_certificate()
-        if not self._asking and self._peer.challenged and not self._peer.may_go_on:
+        if not self.asking and self._peer.challenged and not self._peer.may_go_on:
             self._ask_identity()
-        return self._done and not self._asking
+        return self._done and not self.asking
 
     def drain(self) -> bytes:
         if self._refused is not None:
@@ -204,11 +204,11 @@ class JudgingEngine(PyOpenSslEngine):
 
     def _ask(self, function: Any, question: Any, answered: Callable[[Any], None]) -> None:
         assert self._terms.ask is not None
-        self._asking = True
+        self.asking = True
         self._terms.ask(function, question, answered)
 
     def _answered(self) -> None:
-        self._asking = False
+        self.asking = False
         if self._progress is not None:
             self._progress()
 
@@ -220,12 +220,12 @@ class JudgingEngine(PyOpenSslEngine):
 
     def resumable(self) -> Resumable | None:
         # A session that is resumed brings no certificate, and so nothing to judge.
-        if self._terms.judge is not None or self._refused is not None or self._asking:
+        if self._terms.judge is not None or self._refused is not None or self.asking:
             return None
         return super().resumable()
 
     def authenticated(self) -> bool:
-        if not self._done or self._asking or self._refused is not None:
+        if not self._done or self.asking or self._refused is not None:
             return False
         if self._terms.preshared or (self._terms.judge is not None and self._peer.chain):
             return True

@@ -58,6 +58,7 @@ class PyOpenSslEngine:
     )
 
     more = True  # `read` tells
+    asking = False
 
     def __init__(
         self, context: SSL.Context, server_side: bool, server_hostname: str | None

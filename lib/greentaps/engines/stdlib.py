@@ -36,6 +36,8 @@ class StdlibEngine:
         "short",
     )
 
+    asking = False
+
     def __init__(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
     ) -> None:

@@ -40,6 +40,8 @@ HANDSHAKE_TIMEOUT = 30.0  # seconds
 # How long a failed session reads on so that the peer can fetch our alert before the descriptor
 # goes: closing with unread data would reset the connection and destroy it.
 _ALERT_LINGER = 1.0  # seconds
+# How much is read of a peer who need not have said anything, while somebody judges it.
+_MOST_UNASKED = 65536  # bytes
 # The peer has closed its end already, and so wants no close_notify.
 _GONE = (ConnectionResetError, BrokenPipeError)
 
@@ -104,6 +106,7 @@ class SslTransport(StreamTransport):
         "_rest",
         "_sent_eof",
         "_server_side",
+        "_unasked",
     )
 
     _extra_info: ClassVar[dict[str, str]] = {
@@ -166,6 +169,7 @@ class SslTransport(StreamTransport):
         self._peer_said_close = False
         self._only_goodbye = False
         self._rest = b""  # what came in clear right behind a close_notify
+        self._unasked = 0  # bytes that came while the handshake waits for somebody's answer
         lower.set_write_buffer_limits(self._low, self._low)
         # Its protocol hears nothing of a loss before `start`, nor of a handshake that failed below.
         lower.call_when_lost(lambda lower, exc: self.connection_lost(exc))
@@ -404,6 +408,8 @@ class SslTransport(StreamTransport):
 
     def _go_on(self) -> None:
         if self._phase is HANDSHAKE:
+            self._unasked = 0
+            self._lower.resume_reading()
             self._advance()
             if self._phase is SECURE or self._phase is SHUTDOWN:
                 self._pump()
@@ -522,6 +528,10 @@ class SslTransport(StreamTransport):
             self._advance()
             if self._phase is SECURE or self._phase is SHUTDOWN:
                 self._pump()
+            elif self._phase is HANDSHAKE and self._engine.asking:
+                self._unasked += len(data)
+                if self._unasked > _MOST_UNASKED:
+                    self._lower.pause_reading()
 
     def _deliver_rest(self) -> None:
         """Hand up the clear text that came in one piece with the end of the session."""
