@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pty
+import resource
 import socket
 import struct
 import subprocess
@@ -63,6 +65,24 @@ def test_abort_resets() -> None:
         assert protocol.wait_lost() is None
         with pytest.raises(ConnectionResetError):
             receive_all(peer)
+
+
+def test_abort_resets_also_without_a_descriptor_to_spare() -> None:
+    transport, protocol, peer = tcp_and_socket()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = max(map(int, os.listdir("/proc/self/fd")))
+    with contextlib.ExitStack() as held:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, limits[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.enter_context(open(os.devnull, "rb"))
+            transport.abort()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    protocol.wait_lost()
+    with peer, pytest.raises(ConnectionResetError):
+        receive_all(peer)
 
 
 def test_close_does_not_reset() -> None:

@@ -10,7 +10,7 @@ What this file knows about pyuv 1.4, so that nobody else needs to:
 * an empty chunk without an error means "nothing yet", and is not an EOF;
 * an EOF may be a guess: libuv takes a hang-up after a short read for one, without reading on,
   so that a reset looks like an orderly end, and data before it is lost.  We ask the kernel;
-* it cannot close a TCP handle with a reset, so ``abort`` sets SO_LINGER on a duplicate;
+* it cannot close a TCP handle with a reset, so ``abort`` sets SO_LINGER behind its back;
 * a mutable buffer is sent as it is when the kernel gets to it, so what is queued is copied.
 """
 
@@ -266,17 +266,16 @@ class Transport(StreamTransport):
     def _arm_reset(self) -> None:
         """Make the close of a TCP handle send a reset instead of an orderly end."""
         try:
-            duplicate = PlainSocket(
-                socket.AF_INET, socket.SOCK_STREAM, 0, os.dup(self._handle.fileno())
-            )
+            # Without a duplicate: there may be no descriptor left for one.
+            here = PlainSocket(socket.AF_INET, socket.SOCK_STREAM, 0, self._handle.fileno())
         except (OSError, _UVError):
             return
         try:
-            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
         except OSError:
             pass
         finally:
-            duplicate.close()
+            here.detach()
 
     # -- Reading --
 
