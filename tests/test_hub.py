@@ -44,7 +44,7 @@ from greentaps.hub import (
     time_limit,
 )
 from greentaps.transports import memory_pair
-from greentaps.transports.flow import connect_flow
+from greentaps.transports.flow import FlowListener, connect_flow
 from peers import script
 from peers.recorder import Echo, Recorder
 
@@ -889,6 +889,45 @@ def test_starting_a_program_makes_no_callback_in_the_child(capfd):
     transport.close()
     transport.wait_closed()
     b.close()
+
+
+def test_no_protocol_hears_of_its_loss_inside_the_fork():
+    """Not those either that have no handle of their own."""
+    read, write = os.pipe()
+    inside = [False]
+
+    class Tells(Recorder):
+        def connection_lost(self, exc):
+            os.write(write, b"during the fork" if inside[0] else b"+")
+            super().connection_lost(exc)
+
+    flows = []
+    listener = FlowListener(LOCAL, flows.append)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.sendto(b"x", listener.address)
+        while not flows:
+            gevent.sleep(0.001)
+    ends = [*memory_pair(), *flows, connect_flow(("127.0.0.1", 9))]
+    for end in ends:
+        end.start(Tells())
+    inside[0] = True
+    pid = gevent.os.fork_and_watch()
+    inside[0] = False
+    if pid == 0:
+        with gevent.Timeout(10, False):
+            while not all(end.is_closing() and end.get_protocol() is None for end in ends):
+                gevent.sleep(0.001)
+        os._exit(0)
+    assert _status_of(pid) == 0
+    os.close(write)
+    with open(read, "rb") as heard:
+        assert heard.read() == b"++++"
+    write = os.open(os.devnull, os.O_WRONLY)
+    for end in ends:
+        end.abort()
+        end.wait_closed(10)
+    listener.close()
+    os.close(write)
 
 
 def test_a_fork_inside_a_callback():

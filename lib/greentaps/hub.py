@@ -112,7 +112,8 @@ class Owner(Protocol):
 
     def hub_lost(self, error: BaseException) -> None:
         """The loop ends, or this is a forked child: close every handle now, without touching
-        what the handles share with others (no shutdown, no reset, no unlink)."""
+        what the handles share with others (no shutdown, no reset, no unlink), and make no
+        callback (see `Runner.call_when_drained`)."""
 
 
 class Runner:
@@ -243,6 +244,18 @@ class Runner:
             self._closing.add(handle)
             handle.close(self._closing.discard)
             self.kick()
+
+    def call_when_drained(self, function: Callable[[], Any]) -> None:
+        """For `Owner.hub_lost`, where no callback may be made: call *function* as if it were a
+        handle's close callback."""
+        handle = pyuv.Idle(self.loop)
+        self._closing.add(handle)
+
+        def closed(handle: Any) -> None:
+            self._closing.discard(handle)
+            function()
+
+        handle.close(closed)
 
     def release(self, owner: Owner) -> None:
         """Forget *owner*: all of its handles are closed."""

@@ -405,7 +405,7 @@ class _PeerFlow(Flow):
         if self._error is None:
             self._error = error
         self._state = CLOSING
-        self._lost()
+        self._runner.call_when_drained(self._lost)
 
     def get_write_buffer_size(self) -> int:
         return 0

@@ -116,8 +116,9 @@ class MemoryTransport(StreamTransport):
     def hub_lost(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
+        self._state = CLOSING
         self._drop()
-        self._lost()
+        self._runner.call_when_drained(self._lost)
 
     # -- The transfer --
 
