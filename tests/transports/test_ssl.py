@@ -193,6 +193,24 @@ def test_data_written_before_the_handshake_counts(certificates: Certificates, en
     protocol.check()
 
 
+@both_engines
+def test_a_protocol_that_writes_at_once_is_not_resumed_before_it_was_paused(
+    certificates: Certificates, engine: str
+) -> None:
+    transport, sock = make(certificates, engine)
+    protocol = RecordingProtocol(connection_made=lambda _, transport: transport.write(b"last"))
+    transport.start(protocol)
+    transport.write(bytes(65537))
+    waiter = gevent.spawn(transport.wait_writable, 5)
+    gevent.sleep(0)
+    with RawTls(sock, server_context("stdlib", certificates), True) as peer:
+        peer.handshake()
+        assert peer.receive(65541)[-5:] == b"\0last"
+        waiter.get(timeout=5)
+        closed(transport)
+    protocol.check()
+
+
 # -- Handshakes that fail --
 
 

@@ -333,11 +333,12 @@ class SslTransport(StreamTransport):
 
     def _secured(self) -> None:
         """The handshake is complete."""
-        was_paused = self._writing_paused
         self._phase = SECURE
         self._stop_handshake_timer()
         if self._state is OPEN and not self._made:
             self._made = True
+            # Of a pause from before the protocol has heard nothing.
+            was_paused, self._writing_paused = self._writing_paused, False
             try:
                 self._protocol.connection_made(self)
             except BaseException as error:
@@ -346,8 +347,11 @@ class SslTransport(StreamTransport):
                 self.abort(error)
                 self._tell_handshake(error)
                 return
-            if was_paused and self._writing_paused and self._state is OPEN:
-                self._call(self._protocol.pause_writing)
+            if was_paused and not self._writing_paused and self._state is OPEN:
+                if self.get_write_buffer_size() > self._high:
+                    self._pause_writing()
+                else:
+                    self._wake_waiters(None)
         self._tell_handshake(None)
         if not self._reading and self._state is OPEN and self._phase is SECURE:
             self._lower.pause_reading()
