@@ -16,6 +16,7 @@ import threading
 import time
 from typing import Any
 
+import gevent
 import pytest
 import pyuv
 from greentaps.errors import TransportError
@@ -23,6 +24,7 @@ from greentaps.hub import get_loop, get_runner
 from greentaps.testing import RecordingProtocol, pattern, settle, wait_until
 from greentaps.transports import Transport, options
 from greentaps.transports.options import socket_of
+from greentaps.transports.peek import Peek
 from transports.helpers import (
     OLD_LIBUV,
     PLAIN,
@@ -126,6 +128,38 @@ def test_a_reset_is_never_an_end_of_file(paused: bool, size: int) -> None:
     with pytest.raises(ConnectionResetError) as caught:
         transport.write(b"x")
     assert caught.value.__cause__ is protocol.error
+
+
+@pytest.mark.parametrize("data", [b"", b"\x16"])
+@pytest.mark.parametrize("early", [False, True])
+def test_a_peek_does_not_take_the_reset_away(early: bool, data: bytes) -> None:
+    one, peer = tcp_sockets()
+    transport = Transport(tcp_handle(one))
+    peer.send(data)
+    told: list[bytes | None] = []
+    if early:
+        reset(peer)
+        settle()
+        Peek(transport, 5, told.append)
+    else:
+        Peek(transport, 5, told.append)
+        reset(peer)
+    with gevent.Timeout(10):
+        while not told:
+            gevent.sleep(0.001)
+    assert told == [data]
+    protocol = RecordingProtocol()
+    transport.start(protocol)
+    assert isinstance(protocol.wait_lost(), ConnectionResetError)
+    assert not protocol.eof
+
+
+def test_a_closed_transport_has_nothing_to_peek_at() -> None:
+    transport, protocol, peer = tcp_and_socket()
+    transport.close()
+    with peer, pytest.raises(TransportError):
+        Peek(transport, 5, lambda _: None)
+    protocol.wait_lost()
 
 
 @pytest.mark.parametrize("pause", [False, True])

@@ -7,8 +7,10 @@ started: nobody reads it meanwhile, and whoever starts it then gets the byte as 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,8 @@ from ..errors import TransportError
 from ..hub import PlainSocket, get_runner
 
 __all__ = ["Peek"]
+
+_INT_SIZE = 4  # bytes
 
 
 class Peek:
@@ -40,7 +44,9 @@ class Peek:
         try:
             self._socket = PlainSocket(fileno=os.dup(handle.fileno()))
         except pyuv.error.UVError as error:
-            raise TransportError.from_errno(error.args[0], "peek") from error
+            raise TransportError.from_errno(errno.EBADF, "peek") from error
+        except OSError as error:
+            raise TransportError.from_errno(error.errno or 0, "peek") from error
         self._poll = pyuv.Poll(self._runner.loop, self._socket.fileno())
         self._runner.adopt(self)
         self._poll.start(pyuv.UV_READABLE, self._readable)
@@ -48,13 +54,21 @@ class Peek:
         self._timer = self._runner.call_later(seconds, self._tell, None)
 
     def _readable(self, poll: Any, events: int, error: int | None) -> None:
-        try:
-            byte = self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            byte = b""  # reading will tell the reason
+        byte = b""
+        # To ask for data where there is an error would take it away from who reads next.
+        if error is None or self._has_data():
+            try:
+                byte = self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                pass
         self._tell(byte)
+
+    def _has_data(self) -> bool:
+        amount = bytearray(_INT_SIZE)
+        fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, amount)
+        return any(amount)
 
     def _tell(self, byte: bytes | None) -> None:
         told = self._told
