@@ -420,6 +420,45 @@ def test_system_exceptions_in_a_callback_reach_the_main_greenlet(word, status, t
             assert server.wait() == status
 
 
+def test_ctrl_c_between_two_callbacks_does_not_make_us_deaf(reports, monkeypatch):
+    """gevent stops a watcher whose callback raises."""
+
+    class Interrupted:
+        def __init__(self, loop):
+            self._loop = loop
+            self.armed = False
+
+        def __getattr__(self, name):
+            return getattr(self._loop, name)
+
+        def run(self, mode):
+            more = self._loop.run(mode)
+            if self.armed:
+                self.armed = False
+                raise KeyboardInterrupt
+            return more
+
+    server = create_server(Echo, LOCAL)
+    with gsocket.create_connection(server.addresses[0]) as peer:
+        peer.settimeout(10)
+        peer.sendall(b"before")
+        assert peer.recv(10) == b"before"
+        runner = get_runner()
+        gevent.sleep(0.01)  # nobody has kicked: the watcher will run it
+        interrupted = Interrupted(runner.loop)
+        with monkeypatch.context() as patched:
+            patched.setattr(runner, "loop", interrupted)
+            interrupted.armed = True
+            peer.sendall(b"during")
+            assert peer.recv(10) == b"during"
+            assert not interrupted.armed
+        gevent.sleep(0.01)
+        peer.sendall(b"after")
+        assert peer.recv(10) == b"after"
+    assert [type(error) for error in reports.errors] == [KeyboardInterrupt]
+    server.close()
+
+
 def test_ctrl_c_reaches_a_main_greenlet_that_is_parked():
     with script("server", "main") as server:
         server.line()

@@ -165,6 +165,8 @@ class Runner:
         self._running = True
         try:
             self.loop.run(_NOWAIT)
+        except BaseException as error:  # a CTRL-C that no callback got
+            self._failures.append(error)
         finally:
             self._running = False
         alive = self.loop.alive
