@@ -815,6 +815,24 @@ def test_waiting_for_a_flow_that_lives(flow: Flow) -> None:
     flow.wait_writable(timeout=5)
 
 
+def test_the_size_of_what_is_held_is_bounded() -> None:
+    with Arrivals() as arrivals, plain() as peer:
+        for _ in range(20):
+            peer.sendto(bytes(60_000), arrivals.address)
+            gevent.sleep(0.001)
+        flow = arrivals.next()
+        arrivals.until(lambda: len(flow._held) + flow.dropped == 20)
+        assert sum(map(len, flow._held)) == 240_000
+        recorder = started(flow)
+        recorder.until_called("datagram_received", 4)
+        flow.pause_reading()
+        for _ in range(20):
+            peer.sendto(bytes(60_000), arrivals.address)
+            gevent.sleep(0.001)
+        arrivals.until(lambda: len(flow._held) + flow.dropped == 36)
+        assert len(flow._held) == 4
+
+
 def test_writing_in_the_moment_between_the_end_of_the_socket_and_the_end_of_the_flow(
     peer: gsocket.socket, flow: Flow
 ) -> None:

@@ -32,7 +32,10 @@ __all__ = ["IDLE_TIMEOUT", "MAX_FLOWS", "Flow", "FlowListener", "connect_flow"]
 # silent for longer may well have another address by now.
 IDLE_TIMEOUT = 120.0  # seconds
 MAX_FLOWS = 10_000  # of one listener
-MAX_HELD = 256  # datagrams that one flow holds while nobody reads; more are dropped
+# What one flow holds while nobody reads; more is dropped.  The size is what a kernel keeps for one
+# socket: as many as that of the largest datagrams would be 16 MiB, of each stranger.
+MAX_HELD = 256  # datagrams
+MAX_HELD_SIZE = 262_144  # bytes
 _TICKS = 8  # parts of the idle time-out at which silence is looked for
 
 _EAGAIN = pyuv.errno.UV_EAGAIN
@@ -57,7 +60,7 @@ class Flow(BaseTransport):
     """What both kinds of flow have: `write` sends one datagram, and the protocol gets
     ``datagram_received(data, addr)`` and ``error_received(exc)``."""
 
-    __slots__ = ("_held", "_remote", "dropped")
+    __slots__ = ("_held", "_held_size", "_remote", "dropped")
 
     starts_ready = True
 
@@ -71,6 +74,7 @@ class Flow(BaseTransport):
         super().__init__(runner)
         self._remote = self._peer = remote
         self._held: deque[bytes] = deque()
+        self._held_size = 0
         self.dropped = 0
         """How many datagrams were dropped because nobody read them."""
 
@@ -88,7 +92,8 @@ class Flow(BaseTransport):
             self.resume_reading()
 
     def pause_reading(self) -> None:
-        """Hold what arrives, up to 256 datagrams, instead of calling ``datagram_received``."""
+        """Hold what arrives, up to 256 datagrams or 256 KiB, instead of calling
+        ``datagram_received``."""
         self._reading = False
 
     def resume_reading(self) -> None:
@@ -99,13 +104,16 @@ class Flow(BaseTransport):
 
     def _release(self) -> None:
         while self._held and self._reading and self._state is OPEN:
-            self._hand_up(self._held.popleft())
+            data = self._held.popleft()
+            self._held_size -= len(data)
+            self._hand_up(data)
 
     def _arrived(self, data: bytes) -> None:
         if self._reading and self._state is OPEN and not self._held:
             self._hand_up(data)
-        elif len(self._held) < MAX_HELD:
+        elif len(self._held) < MAX_HELD and self._held_size + len(data) <= MAX_HELD_SIZE:
             self._held.append(data)
+            self._held_size += len(data)
         else:
             self.dropped += 1
 
