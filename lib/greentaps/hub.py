@@ -829,9 +829,7 @@ def resolve(
             host, port, family, kind, protocol, flags
         )
         return found
-    except gevent.socket.gaierror as error:
-        raise resolution_error(host, port, error) from error
-    except (UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:
         raise resolution_error(host, port, error) from error
 
 
@@ -845,8 +843,12 @@ def resolution_error(host: Any, port: Any, error: Exception) -> ResolutionError:
     """The `ResolutionError` for a failed look-up of *host* and *port*."""
     text = error.args[-1] if error.args else str(error)
     what = repr(host) if port is None else f"{host!r}, {port!r}"
-    made = ResolutionError(f"cannot resolve {what}: {text}", address=(host, port))
-    made.code = error.errno if isinstance(error, OSError) else None
+    number = error.errno if isinstance(error, OSError) else None
+    from_resolver = isinstance(error, gevent.socket.gaierror)  # else the system's, as EMFILE
+    made = ResolutionError(
+        f"cannot resolve {what}: {text}", None if from_resolver else number, (host, port)
+    )
+    made.code = number if from_resolver else None
     return made
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import socket
 
 import gevent
@@ -224,3 +226,54 @@ def test_the_remover_removes_only_its_own(tmp_path):
     handle, remove = listen_pipe(f"\0greentaps-handles-{os.getpid()}")
     remove()
     discard(handle)
+
+
+@pytest.fixture
+def nothing_left():
+    """Nobody can open a descriptor."""
+    "x".encode("idna")  # which Python reads from a file
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = max(map(int, os.listdir("/proc/self/fd")))
+    with contextlib.ExitStack() as held:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, limits[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.enter_context(open(os.devnull, "rb"))
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: connect_pipe("\0nowhere", NOW),
+        lambda: listen_pipe("\0nowhere"),
+        lambda: listen_tcp(LOCAL),
+        lambda: connect_tcp(("127.0.0.1", 1), NOW),
+        lambda: resolve_stream(("localhost", 1), 0, 0, NOW),
+    ],
+    ids=["connect_pipe", "listen_pipe", "listen_tcp", "connect_tcp", "resolve_stream"],
+)
+def test_without_descriptors_the_error_is_ours(nothing_left, function):
+    with pytest.raises(TransportError) as caught:
+        function()
+    assert caught.value.errno == errno.EMFILE
+    assert caught.value.address
+
+
+def test_a_descriptor_can_be_adopted_without_another(nothing_left_but_a_pair):
+    near, far = nothing_left_but_a_pair
+    handle, _ = from_descriptor(near.detach(), "rw")
+    handle.try_write(b"x")
+    assert far.recv(10) == b"x"
+    discard(handle)
+
+
+@pytest.fixture
+def nothing_left_but_a_pair(request):
+    near, far = socket.socketpair()
+    request.getfixturevalue("nothing_left")
+    with near, far:
+        yield near, far

@@ -96,7 +96,7 @@ def resolve_stream(
     try:
         # Without I/O, and so without a trip to the resolver's threads.
         found = getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags | numeric)
-    except (socket.gaierror, UnicodeError):
+    except (OSError, UnicodeError):
         if flags & socket.AI_NUMERICHOST:
             raise resolution_error(host, port, ValueError("not a numeric address")) from None
         try:
@@ -204,7 +204,10 @@ def connect_pipe(path: str | bytes, deadline: Deadline, *, ipc: bool = False) ->
 def _unix_socket(path: str) -> socket.socket:
     if not path:
         raise ValueError("the path of a pipe must not be empty")
-    made = PlainSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made = PlainSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _from_oserror(error, "socket", path) from error
     made.setblocking(False)
     return made
 
@@ -263,11 +266,13 @@ def from_descriptor(descriptor: int, mode: str, *, ipc: bool = False) -> tuple[A
 
 
 def _is_tcp(descriptor: int) -> bool:
-    probe = PlainSocket(fileno=os.dup(descriptor))
-    with probe:
+    probe = PlainSocket(fileno=descriptor)
+    try:
         if probe.type != socket.SOCK_STREAM:
             raise ValueError(f"file descriptor {descriptor} is not a stream socket")
         return probe.family in (socket.AF_INET, socket.AF_INET6)
+    finally:
+        probe.detach()
 
 
 # -- Listening --
