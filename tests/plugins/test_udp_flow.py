@@ -815,6 +815,22 @@ def test_waiting_for_a_flow_that_lives(flow: Flow) -> None:
     flow.wait_writable(timeout=5)
 
 
+def test_a_flow_that_starts_while_the_socket_is_full_is_paused_and_resumed() -> None:
+    with Arrivals() as arrivals, plain() as peer, plain() as other:
+        peer.sendto(b"x", arrivals.address)
+        first = started(arrivals.next())
+        arrivals.listener._transport._pause_writing()
+        other.sendto(b"x", arrivals.address)
+        flow = arrivals.next(2)
+        second = started(flow)
+        assert first.calls.count("pause_writing") == second.calls.count("pause_writing") == 1
+        with pytest.raises(Timeout):
+            flow.wait_writable(0)
+        arrivals.listener._transport._resume_writing()
+        assert first.calls.count("resume_writing") == second.calls.count("resume_writing") == 1
+        flow.wait_writable(0)
+
+
 def test_the_size_of_what_is_held_is_bounded() -> None:
     with Arrivals() as arrivals, plain() as peer:
         for _ in range(20):

@@ -378,6 +378,11 @@ class _PeerFlow(Flow):
         self.tick = listener.tick
         self._runner.adopt(self)
 
+    def start(self, protocol: Any) -> None:
+        super().start(protocol)
+        if self._listener.is_full() and self._state is OPEN:
+            self._pause_writing()
+
     def _arrived(self, data: bytes) -> None:
         self.tick = self._listener.tick
         if self._reading and self._state is OPEN and not self._held:
@@ -561,6 +566,10 @@ class FlowListener:
                 if error.args[0] != _EAGAIN:
                     raise TransportError.from_errno(error.args[0], "send", remote) from error
         self._transport.sendto(data, remote)
+
+    def is_full(self) -> bool:
+        """Whether the flows are to wait before they send more."""
+        return self._transport._writing_paused
 
     def forget(self, remote: Any) -> None:
         """The flow with *remote* has ended."""
