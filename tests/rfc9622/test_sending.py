@@ -450,6 +450,38 @@ def test_batches_nest_and_sort() -> None:
         assert peer.recv(100) == b"d"
 
 
+@pytest.mark.rfc("SN-11")
+def test_a_send_that_waits_in_a_batch_does_not_wait_for_its_end() -> None:
+    with with_plain_peer() as (connection, peer):
+        with connection.batch():
+            connection.send(b"a", wait=False)
+            connection.send(b"b", timeout=10)
+            assert peer.recv(100) == b"ab"
+            connection.send(b"c", wait=False)
+            peer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                peer.recv(1)
+            peer.settimeout(10)
+        assert peer.recv(100) == b"c"
+
+
+@pytest.mark.rfc("SN-11")
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_send_that_waits_for_a_slow_peer_in_a_batch(
+    blocked: tuple[Connection, Any, Log], when: str
+) -> None:
+    connection, peer, _ = blocked
+    connection.send(b"a", wait=False)
+    if when == "before":  # the batch begins
+        connection.start_batch()
+    sending = in_greenlet(connection.send, b"b", timeout=20)
+    if when == "after":
+        connection.start_batch()
+    assert read_exactly(peer, len(TOO_MUCH) + 2)[-2:] == b"ab"
+    assert sending.get(timeout=10) is None
+    connection.end_batch()
+
+
 @pytest.mark.rfc("SN-11", "UD-12")
 def test_a_batch_of_datagrams_stays_datagrams() -> None:
     with datagram_peer() as (connection, peer):

@@ -697,14 +697,19 @@ class Connection(ConnectionHandlers, FramerHost):
         self._sending.submit(item)
 
     def _wait_sent(self, parked: Parked[None], item: Outgoing, timeout: float | None) -> None:
+        sending = self._sending
+        assert sending is not None
+        sending.begin_wait()
         try:
             parked.wait(timeout)
         except BaseException:
-            if self._sending is not None and self._sending.withdraw(item):
+            if sending.withdraw(item):
                 self._was_not_sent(item)
-                if self._sending.idle:
+                if sending.idle:
                     self.ran_dry()  # a close may have waited for it
             raise
+        finally:
+            sending.end_wait()
 
     def _outgoing(self, data: Any, context: MessageContext, end: bool, send: _Send) -> Outgoing:
         """The item for one send.  Raises SendError or ConnectionError if it cannot be sent."""
@@ -945,8 +950,8 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def start_batch(self) -> None:
         """Hint that several Messages follow: they are held back until `end_batch`, and then
-        leave in as few writes as possible.  A send that waits would wait for that too, so inside
-        a batch use ``wait=False``.  May be nested."""
+        leave in as few writes as possible.  May be nested.  Inside a batch use ``wait=False``: a
+        send that waits lets leave what was held back, and makes the batch worthless."""
         if self._sending is None:
             self._sending = Sending(self, self._runner)
         self._fast = False

@@ -62,6 +62,7 @@ class Sending:
         "_pumping",
         "_runner",
         "_timer",
+        "_waiters",
     )
 
     def __init__(self, host: SendingHost, runner: Runner) -> None:
@@ -70,6 +71,7 @@ class Sending:
         self._outbox = Outbox()
         self._in_flight: deque[Outgoing] = deque()  # handed down, not taken by the system yet
         self._batches = 0
+        self._waiters = 0  # sends that block until their Message has left
         self._finishing = False
         self._timer: Any = None
         self._pumping = False
@@ -109,7 +111,7 @@ class Sending:
         """Hand down what may go."""
         if self._pumping:
             return
-        if self._batches and self._outbox.size < BATCH_LIMIT:
+        if self._batches and not self._waiters and self._outbox.size < BATCH_LIMIT:
             self._set_timer()
             return
         self._pumping = True
@@ -184,12 +186,26 @@ class Sending:
         self._batches += 1
 
     def end_batch(self) -> None:
-        """Send what was held back, in as few writes as possible."""
+        """Undo `begin_batch`; with the last one goes what was held back."""
         if not self._batches:
             return
         self._batches -= 1
+        if not self._batches:
+            self._flush()
+
+    def begin_wait(self) -> None:
+        """Somebody waits until what was submitted last has left: until `end_wait` batches hold
+        nothing back."""
+        self._waiters += 1
         if self._batches:
-            return
+            self._flush()
+
+    def end_wait(self) -> None:
+        """Undo `begin_wait`."""
+        self._waiters -= 1
+
+    def _flush(self) -> None:
+        """Send what was held back, in as few writes as possible."""
         self._host.begin_collecting()
         self._pumping = True  # that it has run dry is known when all is written
         try:
