@@ -466,20 +466,29 @@ def test_a_send_that_waits_in_a_batch_does_not_wait_for_its_end() -> None:
 
 
 @pytest.mark.rfc("SN-11")
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_send_that_waits_for_a_slow_peer_in_a_batch(
-    blocked: tuple[Connection, Any, Log], when: str
+def test_a_send_that_waits_in_a_batch_for_a_slow_peer(
+    blocked: tuple[Connection, Any, Log],
 ) -> None:
     connection, peer, _ = blocked
-    connection.send(b"a", wait=False)
-    if when == "before":  # the batch begins
-        connection.start_batch()
-    sending = in_greenlet(connection.send, b"b", timeout=20)
-    if when == "after":
-        connection.start_batch()
-    assert read_exactly(peer, len(TOO_MUCH) + 2)[-2:] == b"ab"
-    assert sending.get(timeout=10) is None
-    connection.end_batch()
+    reading = in_greenlet(read_exactly, peer, len(TOO_MUCH) + 2)
+    with connection.batch():
+        connection.send(b"a", wait=False)
+        connection.send(b"b", timeout=20)
+    assert reading.get(timeout=10)[-2:] == b"ab"
+
+
+@pytest.mark.rfc("SN-11")
+def test_a_send_that_waits_in_the_batch_of_another_waits_for_its_end() -> None:
+    with with_plain_peer() as (connection, peer):
+        with connection.batch():
+            connection.send(b"a", wait=False)
+            sending = in_greenlet(connection.send, b"b", timeout=20)
+            peer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                peer.recv(1)
+        peer.settimeout(10)
+        assert peer.recv(100) == b"ab"
+        assert sending.get(timeout=10) is None
 
 
 @pytest.mark.rfc("SN-11", "UD-12")

@@ -699,7 +699,7 @@ class Connection(ConnectionHandlers, FramerHost):
     def _wait_sent(self, parked: Parked[None], item: Outgoing, timeout: float | None) -> None:
         sending = self._sending
         assert sending is not None
-        sending.begin_wait()
+        hurries = sending.begin_wait(current_greenlet())
         try:
             parked.wait(timeout)
         except BaseException:
@@ -709,7 +709,8 @@ class Connection(ConnectionHandlers, FramerHost):
                     self.ran_dry()  # a close may have waited for it
             raise
         finally:
-            sending.end_wait()
+            if hurries:
+                sending.end_wait()
 
     def _outgoing(self, data: Any, context: MessageContext, end: bool, send: _Send) -> Outgoing:
         """The item for one send.  Raises SendError or ConnectionError if it cannot be sent."""
@@ -950,12 +951,13 @@ class Connection(ConnectionHandlers, FramerHost):
 
     def start_batch(self) -> None:
         """Hint that several Messages follow: they are held back until `end_batch`, and then
-        leave in as few writes as possible.  May be nested.  Inside a batch use ``wait=False``: a
-        send that waits lets leave what was held back, and makes the batch worthless."""
+        leave in as few writes as possible.  May be nested.  Whoever has begun it should send with
+        ``wait=False`` until its end: with a send that waits leaves what was held back.  What other
+        greenlets send waits for the end."""
         if self._sending is None:
             self._sending = Sending(self, self._runner)
         self._fast = False
-        self._sending.begin_batch()
+        self._sending.begin_batch(current_greenlet())
 
     def end_batch(self) -> None:
         """End what `start_batch` has begun."""

@@ -70,8 +70,8 @@ class Sending:
         self._runner = runner
         self._outbox = Outbox()
         self._in_flight: deque[Outgoing] = deque()  # handed down, not taken by the system yet
-        self._batches = 0
-        self._waiters = 0  # sends that block until their Message has left
+        self._batches: list[Any] = []  # by whom each was begun
+        self._waiters = 0  # those of them that block until their Message has left
         self._finishing = False
         self._timer: Any = None
         self._pumping = False
@@ -79,7 +79,8 @@ class Sending:
     @property
     def idle(self) -> bool:
         """Whether nothing waits, nothing is held back, and no Message is half sent."""
-        return not (self._outbox or self._in_flight or self._batches or self._outbox.sending_parts)
+        outbox = self._outbox
+        return not (outbox or self._in_flight or self._batches or outbox.sending_parts)
 
     def __len__(self) -> int:
         return len(self._outbox) + len(self._in_flight)
@@ -150,7 +151,7 @@ class Sending:
         Message that was not handed in."""
         self._finishing = True
         if self._batches:
-            self._batches = 1
+            del self._batches[1:]
             self.end_batch()
         elif self._outbox.sending_parts:
             self.pump()
@@ -175,30 +176,33 @@ class Sending:
         self._stop_timer()
         items = [*self._in_flight, *self._outbox.clear()]
         self._in_flight.clear()
-        self._batches = 0
+        self._batches.clear()
         for item in items:
             self._host.has_failed(item, error())
 
     # -- Batches (RFC 9622 section 9.2.4) --
 
-    def begin_batch(self) -> None:
-        """Hold back what is sent until `end_batch`; batches may be nested."""
-        self._batches += 1
+    def begin_batch(self, by: Any = None) -> None:
+        """Hold back what is sent until `end_batch`; batches may be nested.  *by* is whose it is to
+        end it, a greenlet."""
+        self._batches.append(by)
 
     def end_batch(self) -> None:
         """Undo `begin_batch`; with the last one goes what was held back."""
         if not self._batches:
             return
-        self._batches -= 1
+        self._batches.pop()
         if not self._batches:
             self._flush()
 
-    def begin_wait(self) -> None:
-        """Somebody waits until what was submitted last has left: until `end_wait` batches hold
-        nothing back."""
+    def begin_wait(self, by: Any) -> bool:
+        """*by* waits until what was submitted last has left.  If the end of a batch waits for *by*,
+        nothing is held back until `end_wait`, which is to be called then: returns True."""
+        if by not in self._batches:
+            return False
         self._waiters += 1
-        if self._batches:
-            self._flush()
+        self._flush()
+        return True
 
     def end_wait(self) -> None:
         """Undo `begin_wait`."""
