@@ -114,12 +114,9 @@ def attempt_failed(candidate: Any, error: BaseException) -> None:
 def opened(connection: Any, stack: str, *, received: bool) -> None:
     """A Connection is established."""
     counts = _counts
-    counts.lock.acquire()  # which is half as much as a with statement
-    try:
+    with counts.lock:  # by hand a CTRL-C could come between acquire() and try
         counts.open[stack] += 1
         counts.established[stack] += 1
-    finally:
-        counts.lock.release()
     if _connections.isEnabledFor(logging.INFO):
         _connections.info("%s: %r", "ConnectionReceived" if received else "Ready", connection)
 
@@ -127,14 +124,11 @@ def opened(connection: Any, stack: str, *, received: bool) -> None:
 def lost(stack: str, *, failed: bool) -> None:
     """The transport of an established Connection has ended."""
     counts = _counts
-    counts.lock.acquire()
-    try:
+    with counts.lock:
         if counts.open[stack]:  # else it was the parent's, before a fork
             counts.open[stack] -= 1
             if failed:
                 counts.failed[stack] += 1
-    finally:
-        counts.lock.release()
 
 
 def not_established(connection: Any, error: BaseException) -> None:
