@@ -234,6 +234,12 @@ class Runner:
         watcher.start(function)
         return watcher
 
+    def when_writable(self, descriptor: int, function: Callable[[], Any]) -> Any:
+        """As `when_readable`, whenever *descriptor* can be written to."""
+        watcher = self.hub.loop.io(descriptor, 2)
+        watcher.start(function)
+        return watcher
+
     def adopt(self, owner: Owner) -> None:
         """Keep *owner* alive, and tell it when the loop goes, until `release`."""
         if self.closed or self._ending:

@@ -38,6 +38,7 @@ from . import options
 
 __all__ = [
     "check_address",
+    "connect_early",
     "connect_pipe",
     "connect_tcp",
     "from_descriptor",
@@ -178,6 +179,93 @@ def connect_tcp(
             raise _from_oserror(error, action, address) from error
         raise
     return handle
+
+
+def connect_early(
+    remote: tuple[Any, ...],
+    deadline: Deadline,
+    data: bytes | memoryview,
+    *,
+    local: tuple[Any, ...] | None = None,
+    prepare: Callable[[Any], None] | None = None,
+) -> tuple[Any, int]:
+    """`connect_tcp`, with *data* in the first packet if the system has the peer's cookie for that
+    (RFC 7413); else the packet asks for one.  Returns the pyuv.TCP, and how many bytes the system
+    has taken: these it delivers, also if the peer refused to have them so early.  A switchpoint.
+
+    *prepare* is called with the socket.  Raises TransportError; the peer may have had the data all
+    the same.
+    """
+    family = socket.AF_INET6 if ":" in remote[0] else socket.AF_INET
+    action, address = "socket", remote
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as made:
+            made.setblocking(False)
+            if local is not None:
+                action, address = "bind", local
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                made.bind(local)
+            if prepare is not None:
+                prepare(made)
+            action, address = "connect", remote
+            taken = 0
+            try:
+                taken = made.sendto(data, socket.MSG_FASTOPEN, remote)
+            except BlockingIOError:
+                pass  # EINPROGRESS: it goes without
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                with contextlib.suppress(BlockingIOError):
+                    made.connect(remote)
+            _wait_connected(made, deadline)
+            handle = _opened(pyuv.TCP(get_runner().loop), made.fileno())
+            made.detach()
+            return handle, taken
+    except Timeout:
+        deadline.end()
+        raise TransportError.from_errno(errno.ETIMEDOUT, action, address) from None
+    except TransportError:
+        raise
+    except OSError as error:
+        raise _from_oserror(error, action, address) from error
+
+
+def _wait_connected(made: socket.socket, deadline: Deadline) -> None:
+    """Wait until the handshake of a socket is over.  A switchpoint.  Raises OSError, or Timeout."""
+    connecting = _Connecting(made)
+    try:
+        connecting.done.wait(deadline.left())
+    finally:
+        connecting.end()
+
+
+class _Connecting:
+    """The owner of a socket whose handshake is under way."""
+
+    def __init__(self, made: socket.socket) -> None:
+        runner = get_runner()
+        self.done: Parked[None] = Parked(runner)
+        self._runner = runner
+        self._socket = made
+        runner.adopt(self)
+        self._watcher = runner.when_writable(made.fileno(), self._over)
+
+    def _over(self) -> None:
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self.done.fail(OSError(number, os.strerror(number)))
+        else:
+            self.done.finish(None)
+
+    def end(self) -> None:
+        self._watcher.close()
+        self._runner.release(self)
+
+    def hub_lost(self, error: BaseException) -> None:
+        self._watcher.close()
+        self._socket.close()
+        self.done.fail(error)
 
 
 def connect_pipe(path: str | bytes, deadline: Deadline, *, ipc: bool = False) -> Any:

@@ -23,7 +23,12 @@ from ..hub import PlainSocket
 
 __all__ = [
     "Measure",
+    "allow_fast_open",
     "bind_to_interface",
+    "defer_connect",
+    "early_data",
+    "fast_open",
+    "fast_open_room",
     "is_temporary",
     "limit_unsent",
     "measure",
@@ -52,6 +57,17 @@ _INT_MAX = 2**31 - 1
 _RTT = struct.Struct("=68xI")
 _DELIVERY_RATE = struct.Struct("=160xQ")
 _INT = struct.Struct("i")
+# TCP Fast Open (RFC 7413): the options of sockets, the bits of net.ipv4.tcp_fastopen, and of struct
+# tcp_info: the options in use, the size of segments, and how many bytes were received.
+_TCP_FASTOPEN, _TCP_FASTOPEN_CONNECT = 23, 30
+_FAST_OPEN_SETTING = "/proc/sys/net/ipv4/tcp_fastopen"
+_CLIENTS_MAY, _SERVERS_MAY = 1, 2
+_OPTIONS = struct.Struct("=5xB")
+_HAS_TIMESTAMPS, _HAS_SYN_DATA = 1, 32
+_SEGMENT = struct.Struct("=16xI")
+_RECEIVED = struct.Struct("=128xQ")
+_TIMESTAMPS_SIZE, _OPTIONS_LIMIT = 12, 40  # bytes in a segment
+_SYN_DATA_LIMIT = 32768  # bytes that the kernel copies for one at most
 
 
 @contextlib.contextmanager
@@ -174,6 +190,60 @@ def unacknowledged(handle: Any) -> int | None:
     return int(_INT.unpack(amount)[0])
 
 
+def fast_open(*, server_side: bool) -> bool:
+    """Whether this system, as it is set up, lets a TCP client, or a server, have data in the first
+    packet (RFC 7413)."""
+    try:
+        with open(_FAST_OPEN_SETTING, encoding="ascii") as setting:
+            bits = int(setting.read())
+    except (OSError, ValueError):
+        return False
+    return bool(bits & (_SERVERS_MAY if server_side else _CLIENTS_MAY))
+
+
+def allow_fast_open(here: socket.socket, queue: int) -> None:
+    """Have a TCP socket that is to listen take data in first packets, of at most *queue* peers
+    whose handshakes are under way.  Raises OSError."""
+    here.setsockopt(socket.IPPROTO_TCP, _TCP_FASTOPEN, queue)
+
+
+def defer_connect(here: socket.socket) -> None:
+    """Have the connect of a TCP socket succeed at once where the peer's cookie is known: the first
+    packet is sent with the first data, and nothing is known of the peer before it answers.  Raises
+    OSError."""
+    here.setsockopt(socket.IPPROTO_TCP, _TCP_FASTOPEN_CONNECT, 1)
+
+
+def early_data(handle: Any) -> int | None:
+    """How many bytes a TCP handle has received so far, if data came, or was taken, with the first
+    packet of its connection; None if not, or if the system does not say."""
+    said = _tcp_info(handle, _RECEIVED.size)
+    if len(said) < _RECEIVED.size or not _OPTIONS.unpack_from(said)[0] & _HAS_SYN_DATA:
+        return None
+    received: int = _RECEIVED.unpack_from(said)[0]
+    return received
+
+
+def fast_open_room(handle: Any) -> int | None:
+    """How many bytes the first packet of another connection like that of a TCP handle has room
+    for, beside all the options that there may be; None if the system does not say."""
+    said = _tcp_info(handle, _SEGMENT.size)
+    if len(said) < _SEGMENT.size:
+        return None
+    size: int = _SEGMENT.unpack_from(said)[0]
+    if _OPTIONS.unpack_from(said)[0] & _HAS_TIMESTAMPS:
+        size += _TIMESTAMPS_SIZE
+    return min(max(size - _OPTIONS_LIMIT, 0), _SYN_DATA_LIMIT)
+
+
+def _tcp_info(handle: Any, size: int) -> bytes:
+    try:
+        with socket_of(handle) as here:
+            return here.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
+    except OSError:
+        return b""
+
+
 class Measure(NamedTuple):
     """What the system has measured of one connection; None for what it has not."""
 
@@ -186,10 +256,8 @@ class Measure(NamedTuple):
 
 def measure(handle: Any) -> Measure | None:
     """What the system has measured of a TCP handle; None if it does not say.  One system call."""
-    try:
-        with socket_of(handle) as here:
-            said = here.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DELIVERY_RATE.size)
-    except OSError:
+    said = _tcp_info(handle, _DELIVERY_RATE.size)
+    if not said:
         return None
     rtt = _RTT.unpack_from(said)[0] if len(said) >= _RTT.size else 0
     rate = _DELIVERY_RATE.unpack_from(said)[0] if len(said) >= _DELIVERY_RATE.size else 0

@@ -43,7 +43,8 @@ __all__ = ["Transport"]
 _FIRST_LOOK = 0.001  # seconds
 _LAST_LOOK = 0.1  # seconds
 
-_EAGAIN = pyuv.errno.UV_EAGAIN
+# Not now: also of a first packet which was to have the data, and cannot any more.
+_LATER = (pyuv.errno.UV_EAGAIN, -errno.EINPROGRESS)
 _EOF = pyuv.errno.UV_EOF
 _ECANCELED = pyuv.errno.UV_ECANCELED
 _UVError = pyuv.error.UVError
@@ -367,7 +368,7 @@ class Transport(StreamTransport):
             try:
                 sent = self._handle.try_write(data)
             except _UVError as error:
-                if error.args[0] != _EAGAIN:
+                if error.args[0] not in _LATER:
                     self._fail(error.args[0], "write")
                     return True
                 sent = 0
