@@ -20,6 +20,7 @@ from greentaps import (
     TransportProperties,
 )
 from greentaps.taps.properties import PropertyMomentError
+from greentaps.transports import options
 from rfc9622.world import Log, datagrams, joined, listening, towards
 from taps.helpers import (
     HERE,
@@ -131,6 +132,7 @@ def test_no_candidates_is_said_before_anything_is_opened(
     action: str, wishes: TransportProperties, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gsocket, "getaddrinfo", None)
+    monkeypatch.setattr(options, "fast_open", lambda *, server_side: False)
     with plain_listener() as listener:
         nowhere = RemoteEndpoint().with_hostname("nowhere.invalid").with_port(1)
         ends = [remote(listener.getsockname()[1]), nowhere]
@@ -150,13 +152,39 @@ def test_no_candidates_is_said_before_anything_is_opened(
         TransportProperties(reliability="prohibit", perMsgReliability="require"),
         TransportProperties(congestionControl="prohibit"),
         TransportProperties(minSendRate=10, maxSendRate=5),
+        TransportProperties(zeroRttMsg="require", isolateSession=True),
     ],
-    ids=["perMsgReliability", "congestionControl", "rates"],
+    ids=["perMsgReliability", "congestionControl", "rates", "zeroRttMsg"],
 )
 @pytest.mark.parametrize("action", ["initiate", "listen"])
 def test_contradictions(action: str, wishes: TransportProperties) -> None:
     error = refusal(Preconnection(local(), remote(1), wishes), action)
     assert error.reason is Reason.INVALID_CONFIGURATION
+
+
+@pytest.mark.rfc("P-05")
+@pytest.mark.parametrize("action", ["initiate", "listen"])
+def test_each_end_needs_another_permission(action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fast_open(*, server_side: bool) -> bool:
+        asked.append(server_side)
+        return server_side is (action == "initiate")
+
+    monkeypatch.setattr(options, "fast_open", fast_open)
+    wishes = TransportProperties(zeroRttMsg="require")
+    error = refusal(Preconnection(local(), remote(1), wishes), action)
+    assert error.reason is Reason.NO_CANDIDATES
+    assert "tcp: zeroRttMsg is required" in str(error)
+    assert set(asked) == {action == "listen"}
+
+
+@pytest.mark.rfc("P-05")
+def test_a_rendezvous_has_no_first_message() -> None:
+    wishes = TransportProperties(zeroRttMsg="require")
+    error = refusal(Preconnection(local(), remote(1), wishes), "rendezvous")
+    assert error.reason is Reason.INVALID_CONFIGURATION
+    assert "zeroRttMsg" in str(error)
 
 
 @pytest.mark.rfc("P-12")

@@ -289,7 +289,7 @@ def test_an_attempt_that_is_faster_than_its_end_leaves_nothing(
         def abort(self) -> None:
             aborted.append(self.name)
 
-    def attempt(candidate: Any, template: Any, framers: Any) -> Any:
+    def attempt(candidate: Any, *_rest: Any) -> Any:
         with contextlib.suppress(gevent.GreenletExit):
             gevent.sleep(3600)
         return establishing.Established(candidate, Late(str(candidate.remote[1])), ())

@@ -662,6 +662,11 @@ class FramerStack:
         return tuple(link.framer for link in self._links)
 
     @property
+    def at_boundary(self) -> bool:
+        """Whether no Message is half received, as far as the framers can tell."""
+        return all(link.framer.at_boundary(link) for link in self._links)
+
+    @property
     def held(self) -> int:
         """How many received bytes the stack holds."""
         return sum(link.received for link in self._links) + self._early_size

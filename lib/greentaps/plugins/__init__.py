@@ -80,6 +80,11 @@ class Attempt:
     Unlimited and Infinite are None.  *admit*, for a listener, says of a peer's socket address
     whether it may come in; None if all may.  *interface* (str or None) is the only one to use;
     *hop_limit* (int or None) is for what is sent.
+
+    *early* is data that may travel with the establishment, and arrive more than once (RFC 9622
+    section 6.2.5): bytes, a memoryview, or None.  What a plugin has handed to the system in
+    `Plugin.open`, it takes away here.  *greets* allows a plugin to return a transport that is not
+    sure of its peer yet, so that the greeting of the plugin above travels likewise.
     """
 
     remote: Any = None
@@ -91,6 +96,8 @@ class Attempt:
     admit: Callable[[Any], bool] | None = None
     interface: str | None = None
     hop_limit: int | None = None
+    early: bytes | memoryview | None = None
+    greets: bool = False
 
 
 class Plugin:
@@ -120,6 +127,11 @@ class Plugin:
     """Whether a Message may arrive twice: then it is no candidate unless all Messages are
     ``safelyReplayable`` (RFC 9622 section 9.1.3.4)."""
 
+    greets: ClassVar[bool] = False
+    """Whether it speaks first when it initiates, is ready only when the peer has answered, and does
+    no harm if the peer hears that first word twice.  Then it may be given a transport below that is
+    not sure of the peer (RFC 9623 section 5.3)."""
+
     confirms: ClassVar[bool] = True
     """Whether being ready proves that the peer is there: not so without a handshake."""
 
@@ -131,6 +143,11 @@ class Plugin:
     def available(self) -> bool:
         """Whether this machine has the protocol.  Asked before anything is opened."""
         return True
+
+    def lacks(self, name: str, *, server_side: bool) -> bool:
+        """Whether this machine, as it is set up now, keeps the protocol from the Selection Property
+        *name*, of which `offers` says that it can be had.  Not a switchpoint."""
+        return False
 
     def open(self, attempt: Attempt, below: Any) -> Any:
         """Return a transport that was not started, for *attempt* over the transport *below*
@@ -164,6 +181,17 @@ class Plugin:
     def warning(self, transport: Any) -> str | None:
         """What a SoftError should say about the live *transport* now; None if all is well.  Asked
         once a second where the application wants soft errors (RFC 9622 section 8.3.1)."""
+        return None
+
+    def early(self, transport: Any) -> int | None:
+        """Whether data has travelled with the establishment of the live *transport*, the top of the
+        stack: None if not, else how many bytes have been received so far, among which it is if the
+        peer has sent it.  Asked once, where zeroRttMsg is wanted.  Not a switchpoint."""
+        return None
+
+    def early_room(self, transport: Any) -> int | None:
+        """How many bytes could travel with the establishment of another connection like the live
+        *transport*, the top of the stack; None if that is not known."""
         return None
 
     def measure(self, transport: Any) -> Measure | None:
@@ -292,11 +320,15 @@ def has(stack: Stack, name: str) -> bool:
     return offer(stack, name) is ALWAYS
 
 
-def offer(stack: Stack, name: str) -> Offer:
-    """What *stack* offers for the Selection Property *name*: the topmost plugin that says."""
+def offer(stack: Stack, name: str, *, server_side: bool = False) -> Offer:
+    """What *stack* offers for the Selection Property *name*, on this machine as it is set up now:
+    the topmost plugin that says."""
     for plugin in stack:
         if name in plugin.offers:
-            return plugin.offers[name]
+            found = plugin.offers[name]
+            if found is EITHER and plugin.lacks(name, server_side=server_side):
+                return NEVER
+            return found
     return NEVER
 
 

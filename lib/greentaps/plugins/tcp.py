@@ -7,7 +7,8 @@ Connectedness        Connected
 Data unit            Byte stream
 Connection object    one TCP connection
 Initiate             connect(2); ready when the three-way handshake is done
-InitiateWithSend     as Initiate, then Send (no TCP Fast Open yet)
+InitiateWithSend     as Initiate, then Send; with zeroRttMsg as much as fits of a Message that is
+                     safelyReplayable goes in the SYN (RFC 7413)
 Ready                the handshake is done
 EstablishmentError   connect failed, or the deadline has passed
 ConnectionError      a reset, or a time-out of the kernel's
@@ -33,7 +34,7 @@ import pyuv
 from ..errors import TransportError
 from ..hub import get_runner
 from ..transports import Transport, options
-from ..transports.handles import connect_tcp, listen_tcp
+from ..transports.handles import connect_early, connect_tcp, listen_tcp
 from ..transports.listening import Listening
 from . import ALWAYS, EITHER, NEVER, Attempt, Offer, Plugin
 
@@ -42,6 +43,9 @@ __all__ = ["Tcp", "configure"]
 BACKLOG = 0xFFFF  # the kernel makes it net.core.somaxconn, which is the administrator's to say
 # So many retransmissions in a row are worth a SoftError.
 RETRANSMISSIONS = 3
+# So many peers whose data came in the SYN may be served before their handshakes are done (RFC 7413
+# section 5.1); the data of others is taken after the handshake.
+FAST_OPENS = 64
 
 
 class Tcp(Plugin):
@@ -54,7 +58,7 @@ class Tcp(Plugin):
         "preserveMsgBoundaries": NEVER,
         "perMsgReliability": NEVER,
         "preserveOrder": ALWAYS,
-        "zeroRttMsg": NEVER,
+        "zeroRttMsg": EITHER,
         "multistreaming": NEVER,
         "fullChecksumSend": ALWAYS,
         "fullChecksumRecv": ALWAYS,
@@ -65,15 +69,26 @@ class Tcp(Plugin):
         "useTemporaryLocalAddress": EITHER,
     }
 
+    def lacks(self, name: str, *, server_side: bool) -> bool:
+        return name == "zeroRttMsg" and not options.fast_open(server_side=server_side)
+
     def open(self, attempt: Attempt, below: Any) -> Any:
-        handle = connect_tcp(
-            attempt.remote,
-            attempt.deadline,
-            local=attempt.local,
-            prepare=None
-            if _is_plain(attempt)
-            else lambda handle: _configure(handle, attempt, local=False),
-        )
+        def prepare(handle: Any) -> None:
+            _configure(handle, attempt, local=False)
+
+        early = attempt.early
+        if early:
+            handle, taken = connect_early(
+                attempt.remote, attempt.deadline, early, local=attempt.local, prepare=prepare
+            )
+            attempt.early = memoryview(early)[taken:]
+        else:
+            handle = connect_tcp(
+                attempt.remote,
+                attempt.deadline,
+                local=attempt.local,
+                prepare=None if _is_plain(attempt) else prepare,
+            )
         return Transport(handle, attempt.hostname)
 
     def listen(self, attempt: Attempt, deliver: Callable[[Any], None]) -> Any:
@@ -88,7 +103,7 @@ class Tcp(Plugin):
                     pass  # the connection is gone already, which its first use tells better
             deliver(Transport.accepted(handle, runner))
 
-        handle = listen_tcp(attempt.local, lambda here: configure(here, attempt))
+        handle = listen_tcp(attempt.local, lambda here: _configure_listener(here, attempt))
         listening = Listening(handle, handle.getsockname(), accepted)
         try:
             listening.listen(BACKLOG)
@@ -114,6 +129,14 @@ class Tcp(Plugin):
             return None
         return f"{retransmits} retransmissions without an acknowledgement"
 
+    def early(self, transport: Any) -> int | None:
+        handle = transport.get_extra_info("handle")
+        return None if handle is None else options.early_data(handle)
+
+    def early_room(self, transport: Any) -> int | None:
+        handle = transport.get_extra_info("handle")
+        return None if handle is None else options.fast_open_room(handle)
+
     def measure(self, transport: Any) -> options.Measure | None:
         handle = transport.get_extra_info("handle")
         return None if handle is None else options.measure(handle)
@@ -135,6 +158,13 @@ def configure(here: socket.socket, attempt: Attempt) -> None:
             options.prefer_temporary_address(here, attempt.remote is not None)
 
 
+def _configure_listener(here: socket.socket, attempt: Attempt) -> None:
+    configure(here, attempt)
+    wanted = attempt.options.get("zeroRttMsg") and not attempt.options.get("isolateSession")
+    if wanted and options.fast_open(server_side=True):
+        options.allow_fast_open(here, FAST_OPENS)
+
+
 def _configure(handle: Any, attempt: Attempt, *, local: bool) -> None:
     """Set on a new socket what the application has asked for; *local* says that the addresses are
     chosen.  Raises TransportError."""
@@ -142,6 +172,9 @@ def _configure(handle: Any, attempt: Attempt, *, local: bool) -> None:
         if not local:
             with options.socket_of(handle) as here:
                 configure(here, attempt)
+                if attempt.greets and options.fast_open(server_side=False):
+                    with contextlib.suppress(OSError):  # only a wish
+                        options.defer_connect(here)
         _configure_tcp(handle, attempt.options)
     except TransportError:
         raise
@@ -157,7 +190,8 @@ _CONFIGURED = frozenset(("connCapacityProfile", "connTimeout", "keepAlive", "kee
 def _is_plain(attempt: Attempt) -> bool:
     """Whether `_configure` would find nothing to do for a new socket to connect."""
     return (
-        attempt.interface is None
+        not attempt.greets
+        and attempt.interface is None
         and attempt.hop_limit is None
         and ":" not in attempt.remote[0]
         and _CONFIGURED.isdisjoint(attempt.options)

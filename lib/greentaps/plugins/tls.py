@@ -6,7 +6,9 @@ The mapping of RFC 9623's template, where it differs from what is below:
 Connectedness        Connected
 Data unit            Byte stream
 Connection object    one TLS session over one connection below
-Initiate             as below, then the handshake as client
+Initiate             as below, then the handshake as client; with zeroRttMsg its first bytes may
+                     go with the handshake below
+InitiateWithSend     Initiate, then Send: no early data of TLS
 Ready                the handshake is done and the peer is verified
 EstablishmentError   the handshake failed: nothing is tried without TLS instead
 Listen               as below; each connection then makes its handshake as server
@@ -23,7 +25,7 @@ from typing import Any, ClassVar
 
 from ..hub import now, spawn
 from ..transports import SslTransport
-from . import STREAMS, Attempt, Plugin
+from . import NEVER, STREAMS, Attempt, Offer, Plugin
 
 __all__ = ["Tls"]
 
@@ -35,6 +37,9 @@ class Tls(Plugin):
     over: ClassVar[tuple[str, ...]] = (STREAMS,)
     stream: ClassVar[bool] = True
     secure: ClassVar[bool] = True
+    greets: ClassVar[bool] = True
+    # What is below would carry the Message in clear text, and neither library sends early data.
+    offers: ClassVar[dict[str, Offer]] = {"zeroRttMsg": NEVER}
 
     def check(self, attempt: Attempt, *, server_side: bool) -> None:
         attempt.security.context(server_side=server_side)

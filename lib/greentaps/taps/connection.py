@@ -51,13 +51,14 @@ from ..hub import (
     spawn,
     switchpoint,
 )
-from ..plugins import ALWAYS, EITHER, duplicates, offer, stack_name
+from ..plugins import ALWAYS, EITHER, NEVER, duplicates, offer, stack_name
 from ..transports.base import CLOSE_TIMEOUT, as_bytes
 from ..transports.options import is_temporary
 from . import monitoring
 from .choosing.establishing import GOODBYE_TIMEOUT, Established
 from .choosing.explaining import Explanation
 from .choosing.gathering import Additions
+from .early import EARLY, EarlyMarks, First
 from .endpoint import LocalEndpoint, RemoteEndpoint, endpoint_of, endpoints_of
 from .events import ConnectionHandlers, Events
 from .inbox import Inbox
@@ -219,6 +220,7 @@ class Connection(ConnectionHandlers, FramerHost):
         "_closers",
         "_collected",
         "_deaf",
+        "_early",
         "_end_due",
         "_ending",
         "_ends",
@@ -287,6 +289,7 @@ class Connection(ConnectionHandlers, FramerHost):
         self._part_context: MessageContext | None = None  # of parts sent without a context
         self._parts: list[bytes] = []  # of a datagram whose end has not been sent
         self._first: Parked[None] | None = None  # of initiate_with_send
+        self._early: Outgoing | None = None  # that Message, while it may travel before we are ready
         direction = setup.direction
         self._may_send = direction is not UNIDIRECTIONAL_RECEIVE
         # Receiving
@@ -331,7 +334,16 @@ class Connection(ConnectionHandlers, FramerHost):
         self._first = Parked(self._runner) if waits else None
         send = _Send(self._first, handler, context or MessageContext())
         send.first = True
-        self._submit(self._outgoing(data, send.context, True, send))
+        item = self._outgoing(data, send.context, True, send)
+        if self._setup.zero_rtt and self._may_go_early(item):
+            self._early = item
+        self._submit(item)
+
+    def _may_go_early(self, item: Outgoing) -> bool:
+        """Whether a Message may be sent before all is ready, perhaps more than once, and without a
+        way back: then it can neither expire, nor be refused for what it asks of the stack."""
+        message = resolve_message(item.context.settings(), self.get_properties())
+        return message["safelyReplayable"] and message["msgReliable"] and item.expires_at == inf
 
     def wait_first(self, deadline: Deadline) -> None:
         """For `Preconnection.initiate_with_send`: wait until that Message is sent.  A
@@ -385,9 +397,12 @@ class Connection(ConnectionHandlers, FramerHost):
         self, deadline: Deadline, additions: Additions | None = None
     ) -> Established:
         if self._rendezvous is None:
+            setup = self._setup
+            if self._early is not None:
+                setup = replace(setup, first=First(self._early.data, self._early.owner.frozen))
             self._additions = additions
             try:
-                return self._setup.establish(deadline, additions)
+                return setup.establish(deadline, additions)
             finally:
                 self._additions = None
         try:
@@ -437,8 +452,9 @@ class Connection(ConnectionHandlers, FramerHost):
         """Become the protocol of a transport that is ready and paused.  Raises
         EstablishmentError if it has been lost meanwhile."""
         transport = established.transport
+        marks = self._early_marks(established) if established.early_size else None
         try:
-            transport.set_protocol(self._as_protocol())
+            transport.set_protocol(self._as_protocol() if marks is None else marks)
         except TransportError as error:
             raise EstablishmentError(
                 "the connection was lost at once",
@@ -450,10 +466,16 @@ class Connection(ConnectionHandlers, FramerHost):
         self._framers = established.framers
         self._to(ESTABLISHED)
         if self._framers is not None:
-            self._framers.host = self  # which gets at once what has arrived early
+            # Which gets at once what has arrived already.
+            self._framers.host = self if marks is None else marks
         # As soon as the transport holds one byte it tells us; and again when it holds none.
         transport.set_write_buffer_limits(high=0, low=0)
         self._begin_properties()
+        early, self._early = self._early, None
+        if established.ahead is not None:
+            rest = established.ahead.take_rest()
+            with suppress(TransportError):  # it has been lost, which connection_lost tells
+                self.write(rest)
         if self._framers is None or not self._framers.paused:
             self._paused = False
             transport.resume_reading()
@@ -469,7 +491,13 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._group is not None:
             self._review_turns(self._group)
         if self._sending is not None:
+            if early is not None and established.ahead is not None:
+                if early.final:
+                    self._say_final()
+                self._sending.went_down(early)
             self._sending.pump()
+        if marks is not None:
+            marks.step_aside()
         if self._stopping:
             self._go_on_closing()
 
@@ -484,6 +512,8 @@ class Connection(ConnectionHandlers, FramerHost):
         if not self._setup.unlimited:
             self._begin_properties()
         self._paused = False
+        if established.early_size:
+            self._early_marks(established)
         self._fast = self._may_send and self._throttle is None and not self._setup.special_messages
         monitoring.opened(self, stack_name(established.candidate.stack), received=True)
         try:
@@ -496,6 +526,33 @@ class Connection(ConnectionHandlers, FramerHost):
     def _as_protocol(self) -> Any:
         """What the transport is to call back."""
         return _Marks(self) if self._setup.receive_ecn and self._may_receive else self
+
+    def _early_marks(self, established: Established) -> EarlyMarks | None:
+        """What marks the Messages that may have come with the establishment, where there may be
+        several.  A stream without framers is one, and is marked."""
+        if established.framers is None or established.framers.passthrough:
+            self._stream_context = MessageContext().note(EARLY, True)
+            return None
+        return EarlyMarks(self, established.framers, established.early_size)
+
+    def marked_early(self, context: Any, end_of_message: bool) -> Any:
+        """For `EarlyMarks`: the context, marked, that a Message or a piece of one with *context* is
+        to be delivered with."""
+        if context is not None:
+            return context.note(EARLY, True)
+        if self._stream_context is None:
+            context = MessageContext().note(EARLY, True)
+            if end_of_message:
+                return context
+            self._stream_context = context
+        return None
+
+    def no_more_is_early(self, marks: EarlyMarks) -> None:
+        """For `EarlyMarks`: it is not needed any more."""
+        if self._framers is not None:
+            self._framers.host = self
+        if self._transport.get_protocol() is marks:
+            self._transport.set_protocol(self._as_protocol())
 
     def begin_events(self, events: Events | None) -> None:
         """For a Listener, when it hands this Connection over: events from now on, first the
@@ -2006,6 +2063,8 @@ class Connection(ConnectionHandlers, FramerHost):
         if name == "useTemporaryLocalAddress":
             local = self.local_endpoint
             return local is not None and is_temporary(local.ip_address)
+        if name == "zeroRttMsg":
+            return self._established.early
         offered = offer(self._established.candidate.stack, name)
         if offered is EITHER:
             return self._setup.properties.get(name) in (REQUIRE, PREFER)
@@ -2022,6 +2081,7 @@ class Connection(ConnectionHandlers, FramerHost):
             "singularTransmissionMsgMaxLen": self._singular_length,
             "sendMsgMaxLen": self._send_length,
             "recvMsgMaxLen": self._receive_length,
+            "_greentaps.zeroRttMsgMaxLen": self._early_length,
         }
 
     def _singular_length(self) -> Any:
@@ -2037,6 +2097,17 @@ class Connection(ConnectionHandlers, FramerHost):
         if not self._may_receive:
             return 0
         return self._largest_message() or MESSAGE_LIMIT
+
+    def _early_length(self) -> Any:
+        """Of a Connection like this one: what is framed of the first Message counts."""
+        established = self._established
+        if not self._setup.zero_rtt or established is None or self._lost:
+            return NOT_APPLICABLE
+        stack = established.candidate.stack
+        if offer(stack, "zeroRttMsg") is NEVER:
+            return NOT_APPLICABLE
+        room = stack[0].early_room(self._transport)
+        return NOT_APPLICABLE if room is None else room
 
     def _begin_properties(self) -> None:
         """What was asked for before there was a transport counts from now on."""

@@ -113,8 +113,11 @@ class Listener(ListenerHandlers):
             transport.abort()
             return
         connection = Connection(self._of_each, self._runner)
+        established = Established(Candidate(stack, peer), transport, phases)
+        if self._setup.zero_rtt:
+            _note_early(established, stack[0].early(transport))
         try:
-            connection.begin(Established(Candidate(stack, peer), transport, phases))
+            connection.begin(established)
         except TransportError:
             transport.abort()
             return
@@ -158,6 +161,8 @@ class Listener(ListenerHandlers):
             self._runner.collect(error)
             return
 
+        early = stack[0].early(transport) if self._setup.zero_rtt else None
+
         def done(error: BaseException | None) -> None:
             timer = self._handshakes.pop(transport, None)
             if timer is not None:
@@ -171,7 +176,10 @@ class Listener(ListenerHandlers):
             else:
                 candidate = Candidate(stack, transport.get_extra_info("peername"))
                 phases = ((stack_name(stack), now() - begun),)
-                self._ready(Established(candidate, transport, phases, readying.framers))
+                established = Established(candidate, transport, phases, readying.framers)
+                if early is not None:
+                    _note_early(established, early, readying.received)
+                self._ready(established)
             self._regulate()
 
         readying = Readying(transport, done, self._setup.framers)
@@ -369,6 +377,14 @@ class Listener(ListenerHandlers):
     def __repr__(self) -> str:
         where = ", ".join(f"{end.ip_address} {end.port}" for end in self.local_endpoints)
         return f"<Listener {where} {'stopped' if self._stopped else 'listening'}>"
+
+
+def _note_early(established: Established, size: int | None, passed: int = 0) -> None:
+    """*size* bytes at most have come with the establishment, if it is not None, and *passed* have
+    gone to the framers' handshake."""
+    if size is not None:
+        established.early = True
+        established.early_size = max(size - passed, 0)
 
 
 def _stopped() -> EstablishmentError:

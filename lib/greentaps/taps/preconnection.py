@@ -155,10 +155,11 @@ class Preconnection(ConnectionHandlers, ListenerHandlers):
     ) -> Connection:
         """`initiate`, with a first Message (RFC 9622 section 9.2.5).
 
-        *context* should have ``safelyReplayable`` where it is true, so that the Message can
-        travel with the handshake if the stack has a way to; else it follows at once.  Returns when
-        the Connection is ready and the Message sent; with ``wait=False`` at once.  If the
-        establishment fails, EstablishmentError is all that is told.  The order of older systems,
+        *context* should have ``safelyReplayable`` where it is true: with ``zeroRttMsg`` the Message
+        then travels with the handshake if the stack has a way to (section 6.2.5), and else follows
+        at once.  Returns when the Connection is ready and the Message sent; with ``wait=False`` at
+        once.  If the establishment fails, EstablishmentError is all that is told; a Message that
+        was to travel early may have arrived all the same.  The order of older systems,
         ``initiate_with_send(data, handler, context)``, is taken too.
 
         Raises what `initiate` and `Connection.send` raise.  If the Message that it waits for is not

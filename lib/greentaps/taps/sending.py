@@ -167,6 +167,14 @@ class Sending:
             self._host.was_sent(self._in_flight.popleft())
         self.pump()
 
+    def went_down(self, item: Outgoing) -> None:
+        """*item*, which has waited here, was handed down another way."""
+        self._outbox.withdraw(item)
+        if self._host.holds_data():
+            self._in_flight.append(item)
+        else:
+            self._host.was_sent(item)
+
     def withdraw(self, item: Outgoing) -> bool:
         """Take *item* back; False if it has begun to leave."""
         return self._outbox.withdraw(item)

@@ -28,6 +28,7 @@ from .choosing.candidates import (
 from .choosing.establishing import Established
 from .choosing.gathering import Additions, establish
 from .choosing.policy import SystemPolicy, policy_in_force
+from .early import First
 from .endpoint import LocalEndpoint, RemoteEndpoint
 from .events import Events
 from .naming.resolver import Resolver
@@ -83,6 +84,7 @@ class Setup:
     framers: tuple[Framer, ...]
     events: Events | None = None
     resolver: Resolver | None = None
+    first: First | None = None  # what may be sent during the establishment
 
     # What each Connection asks at its beginning, found out once for all that a Listener makes:
 
@@ -101,6 +103,11 @@ class Setup:
     def receive_ecn(self) -> bool:
         """Whether the ECN field of received datagrams is asked for."""
         return bool(self.properties.get("_greentaps.receiveEcn"))
+
+    @_Once
+    def zero_rtt(self) -> bool:
+        """Whether data is to travel with the establishment where that can be had."""
+        return self.properties.get("zeroRttMsg") in (REQUIRE, PREFER)
 
     @_Once
     def limits(self) -> tuple[Any, Any, bool]:
@@ -177,6 +184,11 @@ class Setup:
                     Reason.INVALID_CONFIGURATION,
                 )
         check_properties(self.properties)
+        if self.role is Role.RENDEZVOUS and self.properties.get("zeroRttMsg") is REQUIRE:
+            raise EstablishmentError(
+                "zeroRttMsg is required, and nothing is sent before a rendezvous is done",
+                Reason.INVALID_CONFIGURATION,
+            )
 
     def _usable(self, server_side: bool, policy: SystemPolicy, *, secured: bool) -> list[Stack]:
         verdicts = self.judge(server_side, policy, secured=secured)

@@ -28,6 +28,7 @@ from ..properties import (
     REQUIRE,
     InterfaceType,
     Preference,
+    Role,
     TransportProperties,
     contradictions,
 )
@@ -430,11 +431,12 @@ def judge_stacks(
         if level in _MATTERS
     ]
     replayable = bool(properties.get("safelyReplayable"))
+    listens = properties.role is Role.LISTEN
     kept: list[Verdict] = []
     cut: list[Verdict] = []
     for stack in among:
         names: list[str] = []
-        reason = _reason_against(stack, wishes, secured, replayable)
+        reason = _reason_against(stack, wishes, secured, replayable, listens)
         if reason is None:
             names += [plugin.name for plugin in stack]
             reason = policy.against_stack(names)
@@ -442,7 +444,7 @@ def judge_stacks(
             cut.append(Verdict(stack, reason, (), ()))
             continue
         past = 0 if score is None else round(score(stack))
-        key, why = _merits(stack, wishes, policy.rank_stack(names), past)
+        key, why = _merits(stack, wishes, policy.rank_stack(names), past, listens)
         kept.append(Verdict(stack, None, key, why))
     # Sorting is stable: what is equal stays in the order of the plugins.
     kept.sort(key=lambda verdict: verdict.key)
@@ -460,7 +462,11 @@ _PAST = 3  # where the past is in the key of `_merits`
 
 
 def _reason_against(
-    stack: Stack, wishes: Sequence[tuple[str, Preference, bool]], secured: bool, replayable: bool
+    stack: Stack,
+    wishes: Sequence[tuple[str, Preference, bool]],
+    secured: bool,
+    replayable: bool,
+    listens: bool,
 ) -> str | None:
     """Prohibit and Require cut (RFC 9623 section 4.1.3)."""
     if _layers_of_security(stack) != secured:
@@ -472,7 +478,7 @@ def _reason_against(
         return "may deliver a Message twice, and safelyReplayable is not set"
     for name, level, _ in wishes:
         if level is REQUIRE:
-            if offer(stack, name) is NEVER:
+            if offer(stack, name, server_side=listens) is NEVER:
                 return f"{name} is required"
         elif level is PROHIBIT and offer(stack, name) is ALWAYS:
             return f"{name} is prohibited"
@@ -480,14 +486,18 @@ def _reason_against(
 
 
 def _merits(
-    stack: Stack, wishes: Sequence[tuple[str, Preference, bool]], place: int, past: int
+    stack: Stack,
+    wishes: Sequence[tuple[str, Preference, bool]],
+    place: int,
+    past: int,
+    listens: bool,
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Prefer first, Avoid to break ties; what the application has said counts before policy and
     past, and these before what is merely a default (RFC 9623 section 4.1.3)."""
     hits = {True: [0, 0], False: [0, 0]}
     why: list[str] = []
     for name, level, said in wishes:
-        if level is PREFER and offer(stack, name) is not NEVER:
+        if level is PREFER and offer(stack, name, server_side=listens) is not NEVER:
             hits[said][0] += 1
             if said:
                 why.append(f"{name} is preferred, and it has it")

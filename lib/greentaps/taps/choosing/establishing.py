@@ -16,11 +16,12 @@ from typing import Any
 from ...errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
 from ...framers import Framer, FramerHost, FramerStack
 from ...hub import Bell, Deadline, Parked, get_runner, now, spawn
-from ...plugins import Attempt
+from ...plugins import NEVER, Attempt, offer
 from .. import monitoring
+from ..early import Ahead, First
 from ..message import MessageContext, fresh_context
 from ..naming.resolving import News
-from .candidates import NO_ENDPOINT, NO_FAMILY, NO_LOCAL, Candidate, Node, attach, plugins_of
+from .candidates import NO_ENDPOINT, NO_FAMILY, NO_LOCAL, Candidate, Node, Way, attach, plugins_of
 from .racing import Order, Race, Verb
 
 __all__ = [
@@ -55,9 +56,22 @@ class Established:
 
     *remember*, if it is not None, is to be called when the transport is about to end: it keeps what
     the system has measured of it.
+
+    *ahead* is the first Message, if that is under way already.  *early* says whether data has
+    travelled with the establishment; of what the peer sends, *early_size* bytes at most have.
     """
 
-    __slots__ = ("candidate", "framers", "history", "phases", "remember", "transport")
+    __slots__ = (
+        "ahead",
+        "candidate",
+        "early",
+        "early_size",
+        "framers",
+        "history",
+        "phases",
+        "remember",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -72,6 +86,9 @@ class Established:
         self.framers = framers
         self.history: Any = None
         self.remember: Callable[[], None] | None = None
+        self.ahead: Ahead | None = None
+        self.early = False
+        self.early_size = 0
 
 
 class Readying(FramerHost):
@@ -79,7 +96,8 @@ class Readying(FramerHost):
 
     It waits for ``connection_made``, and for the framers to be ready; then it keeps the transport
     from reading until somebody takes it.  *done* is called once, with the error or None.
-    *hostname* is the peer's name, for framers that ask.
+    *hostname* is the peer's name, for framers that ask.  Of framers that have started *ahead* it
+    holds back what they write, since it goes behind the first Message.
     """
 
     def __init__(
@@ -88,12 +106,19 @@ class Readying(FramerHost):
         done: Any,
         framers: Sequence[Framer] = (),
         hostname: str | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self._transport = transport
         self._done = done
         self._hostname = hostname
+        self._ahead = ahead
         self.framers: FramerStack | None = None
-        if framers:
+        self.received = 0  # bytes that the framers have had
+        if ahead is not None:
+            self.framers = ahead.stack
+            if self.framers is not None:
+                self.framers.host = self
+        elif framers:
             datagrams = hasattr(transport, "largest")
             self.framers = FramerStack(framers, self, datagrams=datagrams)
         transport.call_when_lost(self._lost)
@@ -101,7 +126,7 @@ class Readying(FramerHost):
     # -- From the transport --
 
     def connection_made(self, transport: Any) -> None:
-        if self.framers is None:
+        if self.framers is None or self._ahead is not None:
             self._ready()
         else:
             self.framers.start()
@@ -127,6 +152,7 @@ class Readying(FramerHost):
 
     def data_received(self, data: bytes) -> None:
         if self.framers is not None:
+            self.received += len(data)
             self.framers.feed(data)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
@@ -154,7 +180,10 @@ class Readying(FramerHost):
     # -- From the framers --
 
     def write(self, data: Any) -> None:
-        self._transport.write(data)
+        if self._ahead is not None:
+            self._ahead.write(data)
+        else:
+            self._transport.write(data)
 
     def new_context(self, below: Any = None) -> MessageContext:
         return fresh_context(below)
@@ -186,11 +215,14 @@ class Readying(FramerHost):
 
 
 def attempt_one(
-    candidate: Candidate, template: Attempt, framers: Sequence[Framer] = ()
+    candidate: Candidate,
+    template: Attempt,
+    framers: Sequence[Framer] = (),
+    first: First | None = None,
 ) -> Established:
     """Open *candidate*'s stack and wait until it and the framers are ready.  A switchpoint.
 
-    Raises TransportError, with nothing left open.
+    *first* may be sent meanwhile.  Raises TransportError, with nothing left open.
     """
     attempt = Attempt(
         candidate.remote,
@@ -203,6 +235,9 @@ def attempt_one(
         candidate.interface,
         candidate.hop_limit,
     )
+    ahead = None
+    if template.options.get("zeroRttMsg") and not template.options.get("isolateSession"):
+        ahead = _go_ahead(candidate, attempt, framers, first)
     monitoring.attempt_began(candidate)
     started = begun = now()
     phases = []
@@ -212,7 +247,7 @@ def attempt_one(
             transport = plugin.open(attempt, transport)
             phases.append((plugin.name, now() - begun))
             begun = now()
-        stack = made_ready(transport, attempt.deadline, framers, attempt.hostname)
+        stack = made_ready(transport, attempt.deadline, framers, attempt.hostname, ahead)
     except BaseException as error:
         monitoring.attempt_failed(candidate, error)
         if transport is not None:
@@ -221,7 +256,27 @@ def attempt_one(
     monitoring.attempt_won(candidate, now() - started)
     name, seconds = phases.pop()
     phases.append((name, seconds + now() - begun))
-    return Established(candidate, transport, tuple(phases), stack)
+    established = Established(candidate, transport, tuple(phases), stack)
+    if ahead is not None:
+        assert attempt.early is not None
+        established.ahead = ahead
+        if ahead.sent(attempt.early):
+            established.early = candidate.stack[0].early(transport) is not None
+    return established
+
+
+def _go_ahead(
+    candidate: Candidate, attempt: Attempt, framers: Sequence[Framer], first: First | None
+) -> Ahead | None:
+    """Where early data is wanted: let go what may, of *first* or of a layer's greeting."""
+    stack = candidate.stack
+    if first is not None and offer(stack, "zeroRttMsg") is not NEVER:
+        ahead = Ahead(first, framers, attempt.hostname)
+        if ahead.usable:
+            attempt.early = ahead.data
+            return ahead
+    attempt.greets = len(stack) > 1 and stack[-2].greets
+    return None
 
 
 def made_ready(
@@ -229,11 +284,12 @@ def made_ready(
     deadline: Deadline,
     framers: Sequence[Framer],
     hostname: str | None = None,
+    ahead: Ahead | None = None,
 ) -> FramerStack | None:
-    """Start *transport* and wait until it and *framers* are ready; returns their stack.  A
-    switchpoint.  Raises what prevented it."""
+    """Start *transport* and wait until it and *framers* are ready; returns their stack.  Those that
+    have started *ahead* are ready already.  A switchpoint.  Raises what prevented it."""
     parked: Parked[BaseException | None] = Parked(get_runner())
-    readying = Readying(transport, parked.finish, framers, hostname)
+    readying = Readying(transport, parked.finish, framers, hostname, ahead)
     transport.start(readying)
     try:
         error = parked.wait(deadline.left())
@@ -252,7 +308,8 @@ class Establishment:
     *race* says what to do, *template* is what each attempt is told but for its candidate, *derive*
     starts the look-up of a node's name: it is called as ``derive(node, deliver, last_resort)`` and
     returns what has a ``cancel``.  *learn* is told how each attempt has ended.  With *may_grow*
-    others may call `join` meanwhile.
+    others may call `join` meanwhile.  *first* is a Message that may be sent by each attempt on the
+    path that is tried first: who watches several paths shall not see it on all of them.
     """
 
     def __init__(
@@ -264,9 +321,12 @@ class Establishment:
         learn: Callable[[Node, float, Established | None], None] | None = None,
         temporary: Any = None,
         may_grow: bool = False,
+        first: First | None = None,
     ) -> None:
         self._race = race
         self._may_grow = may_grow
+        self._first = first
+        self._first_path: Way | None = None
         self._template = template
         self._framers = framers
         self._derive = derive
@@ -347,12 +407,21 @@ class Establishment:
         assert node.candidate is not None
         begun = now()
         try:
-            result = attempt_one(node.candidate, self._template, self._framers)
+            result = attempt_one(
+                node.candidate, self._template, self._framers, self._first_for(node)
+            )
         except TransportError as error:
             self._teach(node, begun, None)
             return error
         self._teach(node, begun, result)
         return result
+
+    def _first_for(self, node: Node) -> First | None:
+        if self._first is None:
+            return None
+        if self._first_path is None:
+            self._first_path = node.path
+        return self._first if node.path == self._first_path else None
 
     def _teach(self, node: Node, begun: float, result: Established | None) -> None:
         if self._learn is not None:

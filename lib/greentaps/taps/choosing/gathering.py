@@ -238,6 +238,7 @@ def _race(
         None if learning is None else learn,
         temporary=setup.temporary,
         may_grow=additions is not None,
+        first=setup.first,
     )
 
     def join(ends: dict[str, Any]) -> None:

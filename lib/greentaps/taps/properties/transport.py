@@ -267,6 +267,7 @@ _PAIRS: tuple[tuple[str, Any, str, Any], ...] = (
     ("msgReliable", True, "reliability", PROHIBIT),
     ("msgOrdered", True, "preserveOrder", PROHIBIT),
     ("zeroRttMsg", REQUIRE, "direction", UNIDIRECTIONAL_RECEIVE),
+    ("zeroRttMsg", REQUIRE, "isolateSession", True),
 )
 
 
