@@ -113,7 +113,6 @@ MULTICAST = "needs multicast: no plugin joins a group or sends to one"
 SCTP = "needs SCTP, a protocol with streams and messages: no plugin speaks it"
 MPTCP = "needs MPTCP: no plugin opens a socket of that protocol"
 UDPLITE = "needs UDP-Lite: no plugin opens a socket of that protocol"
-EARLY = "needs early data: no stack here sends any (no TCP Fast Open, no 0-RTT of TLS 1.3)"
 STREAMS = "needs a protocol with streams: each Connection here has a transport of its own"
 
 # Why an item has no test: one line for each.
@@ -137,7 +136,6 @@ MISSING: dict[str, str] = {
     "AE-05": "needs a protocol that manages several paths, such as MPTCP",
     "CM-08": "a duty of applications: to prefer generic properties where there are both",
     "PR-02": "says that nothing is promised, which no test can show",
-    "OR-09": EARLY,
     "SH-01": "a duty of applications: to know which events they ignore",
     "SH-10": "a duty of applications: a name is resolved as it was given, with the system's search "
     "domains if it has no dot",
@@ -147,24 +145,17 @@ MISSING: dict[str, str] = {
     "SH-19": "a duty of applications: to look at the length that they get",
     "SH-21": "a duty of applications: to mark what is safely replayable",
     "SH-22": "a duty of applications: not to wait for a final mark",
-    "X-03": EARLY + ", so no path can be linked by it",
     "N-04": MULTICAST,
     # RFC 9621 and RFC 9623
     "A-15": "a duty of applications: not to rely on caches",
     "MX-02": STREAMS,
     "LS-06": STREAMS,
-    "ZR-01": EARLY,
-    "ZR-02": EARLY,
-    "ZR-03": EARLY,
-    "ZR-04": EARLY,
-    "ZR-05": EARLY,
     "PP-01": "a Connection has one transport, and is never spread over several",
     "PP-02": "a Connection has one transport, and is never spread over several",
     "PX-02": "needs a protocol that migrates: none of these changes its path",
     "PX-04": "needs a protocol that uses several paths",
     "PX-05": "needs a protocol that uses several paths or migrates",
     "CX-02": STREAMS,
-    "TC-05": EARLY + "; the first Message follows the handshake (see I-10)",
     "MT-01": MPTCP,
     "MT-02": MPTCP,
     "MT-03": MPTCP,
@@ -180,10 +171,8 @@ MISSING: dict[str, str] = {
     "SO-07": SCTP,
     "SO-09": UDPLITE + "; the checksum of UDP is never turned off",
     "SO-16": MULTICAST,
-    "SO-17": EARLY,
     "SO-21": SCTP,
     "SO-25": "the kernel does not say which datagram has failed, only that one has (see UD-08)",
-    "SR-04": EARLY,
     "Q-02": STREAMS + ", whose end this is about",
     "Q-06": MULTICAST,
     "Q-08": MULTICAST,

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
+import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from greentaps import (
     Preconnection,
     Reason,
     RemoteEndpoint,
+    Resolver,
     SecurityParameters,
     SystemPolicy,
     Timeout,
@@ -58,7 +60,7 @@ from taps.helpers import (
 from transports.helpers import Process
 
 HANDSHAKE, ALERT = 0x16, 0x15
-SERVER_NAME, GROUPS, SIGNATURES, ALPN, VERSIONS = 0, 10, 13, 16, 43
+SERVER_NAME, GROUPS, SIGNATURES, ALPN, PRE_SHARED_KEY, VERSIONS = 0, 10, 13, 16, 41, 43
 PSK_KEY = bytes(range(16))
 VERSION_OPTIONS = {"tls_1_2": "-tls1_2", "tls_1_3": "-tls1_3"}
 both_versions = pytest.mark.parametrize("version", list(VERSION_OPTIONS))
@@ -873,6 +875,42 @@ def test_a_session_is_resumed_while_the_first_connection_lives(
             with connect(port, security) as third:
                 # The ticket of TLS 1.3 was used up, and the second had no data to bring another.
                 assert info(third, "tls_version") == "TLSv1.3"
+
+
+@pytest.mark.rfc("ZR-05", "SR-04")
+@pytest.mark.parametrize("groups", [None, "secp256r1"], ids=["stdlib", "pyopenssl"])
+def test_of_two_attempts_one_shows_the_ticket(certificates: Certificates, groups: Any) -> None:
+    """Whoever watches two paths must not see the same ticket on both of them."""
+
+    class Two(Resolver):
+        def addresses(self, name: str, family: int, **_more: Any) -> list[str]:
+            return ["127.0.0.1", "127.0.0.2"] if family == socket.AF_INET else []
+
+    security = trusting(certificates).set("supportedGroup", groups)
+    with listening(serving(certificates, "elsewhere")) as listener:
+        port = port_of(listener)
+        end = RemoteEndpoint().with_hostname("other.example").with_port(port)
+        preconnection = Preconnection(None, end, None, security, resolver=Two())
+        with preconnection.initiate(timeout=10) as client, listener.accept(timeout=10) as server:
+            server.send(b"x")
+            assert client.receive(min_incomplete_length=1, timeout=10)
+            assert info(client, "tls_version") == "TLSv1.3"
+    with contextlib.ExitStack() as stack:
+        peers = []
+        for address in ("127.0.0.1", "127.0.0.2"):
+            silent = stack.enter_context(gsocket.socket())
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            silent.bind((address, port))
+            silent.listen(1)
+            silent.settimeout(10)
+            peers.append(silent)
+        attempt = in_greenlet(preconnection.initiate, timeout=10)
+        hellos = []
+        for silent in peers:
+            peer, _ = silent.accept()
+            hellos.append(ClientHello(read_record(stack.enter_context(peer))))
+        attempt.kill()
+    assert [PRE_SHARED_KEY in hello.extensions for hello in hellos] == [True, False]
 
 
 @pytest.mark.rfc("SP-13", "SP-14")
