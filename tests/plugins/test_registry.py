@@ -22,6 +22,7 @@ from greentaps.plugins import (
     duplicates,
     find,
     has,
+    lacks,
     offer,
     plugins,
     register,
@@ -101,14 +102,13 @@ def test_every_offer_is_about_a_property_that_there_is(name: str) -> None:
     "FM-11",
     "FM-12",
 )
-def test_the_feature_vectors_of_tcp_and_udp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "fast_open", lambda *, server_side: server_side)
+def test_the_feature_vectors_of_tcp_and_udp() -> None:
     tcp, udp = (find("tcp"),), (find("udp"),)
     for name, over_tcp, over_udp in (
         ("reliability", True, False),
         ("preserveMsgBoundaries", False, True),
         ("perMsgReliability", False, False),
-        ("zeroRttMsg", False, False),  # as the system is set up: see below
+        ("zeroRttMsg", True, False),
         ("keepAlive", True, False),
         ("softErrorNotify", True, True),
         ("activeReadBeforeSend", True, False),
@@ -121,11 +121,44 @@ def test_the_feature_vectors_of_tcp_and_udp(monkeypatch: pytest.MonkeyPatch) -> 
         assert (offer(tcp, name) is not NEVER) is over_tcp, name
         assert (offer(udp, name) is not NEVER) is over_udp, name
         assert has(tcp, name) is (offer(tcp, name) is ALWAYS)
-    assert offer(tcp, "zeroRttMsg", server_side=True) is EITHER
+    assert offer((find("tls"), find("tcp")), "zeroRttMsg") is NEVER
     assert not duplicates(tcp)
     assert duplicates(udp)
     assert not secured(tcp)
     assert secured((find("tls"), find("tcp")))
+
+
+@pytest.mark.rfc("FM-05")
+@pytest.mark.parametrize("server_side", [False, True])
+def test_what_the_system_is_set_up_for(server_side: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tcp, udp = (find("tcp"),), (find("udp"),)
+    for allowed in (False, True):
+        monkeypatch.setattr(
+            options,
+            "fast_open",
+            lambda *, server_side, side=server_side, yes=allowed: yes and server_side is side,
+        )
+        assert lacks(tcp, "zeroRttMsg", server_side=server_side) is not allowed
+        assert lacks(udp, "zeroRttMsg", server_side=server_side)
+        assert lacks((find("tls"), *tcp), "zeroRttMsg", server_side=server_side)
+        assert not lacks(tcp, "keepAlive", server_side=server_side)
+        assert lacks(tcp, "no such property", server_side=server_side)
+
+
+@pytest.mark.rfc("SO-17")
+@pytest.mark.parametrize(
+    ("text", "client", "server"),
+    [("0", 0, 0), ("1", 1, 0), ("2", 0, 1), ("1027", 1, 1), ("", 0, 0), (None, 0, 0)],
+)
+def test_what_the_setting_means(
+    text: str | None, client: int, server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = tmp_path / "tcp_fastopen"
+    if text is not None:
+        setting.write_text(f"{text}\n")
+    monkeypatch.setattr(options, "_FAST_OPEN_SETTING", str(setting))
+    assert options.fast_open(server_side=False) is bool(client)
+    assert options.fast_open(server_side=True) is bool(server)
 
 
 # -- Stacks --

@@ -35,6 +35,7 @@ __all__ = [
     "duplicates",
     "find",
     "has",
+    "lacks",
     "measure",
     "offer",
     "plugins",
@@ -320,16 +321,22 @@ def has(stack: Stack, name: str) -> bool:
     return offer(stack, name) is ALWAYS
 
 
-def offer(stack: Stack, name: str, *, server_side: bool = False) -> Offer:
-    """What *stack* offers for the Selection Property *name*, on this machine as it is set up now:
-    the topmost plugin that says."""
+def offer(stack: Stack, name: str) -> Offer:
+    """What *stack* offers for the Selection Property *name*: the topmost plugin that says."""
     for plugin in stack:
         if name in plugin.offers:
-            found = plugin.offers[name]
-            if found is EITHER and plugin.lacks(name, server_side=server_side):
-                return NEVER
-            return found
+            return plugin.offers[name]
     return NEVER
+
+
+def lacks(stack: Stack, name: str, *, server_side: bool) -> bool:
+    """Whether *stack* has not got the Selection Property *name*, or this machine, as it is set up
+    now, keeps it from that."""
+    for plugin in stack:
+        if name in plugin.offers:
+            never = plugin.offers[name] is NEVER
+            return never or plugin.lacks(name, server_side=server_side)
+    return True
 
 
 def measure(stack: Stack, transport: Any) -> Measure | None:

@@ -51,7 +51,7 @@ from ..hub import (
     spawn,
     switchpoint,
 )
-from ..plugins import ALWAYS, EITHER, NEVER, duplicates, offer, stack_name
+from ..plugins import ALWAYS, EITHER, duplicates, lacks, offer, stack_name
 from ..transports.base import CLOSE_TIMEOUT, as_bytes
 from ..transports.options import is_temporary
 from . import monitoring
@@ -452,7 +452,7 @@ class Connection(ConnectionHandlers, FramerHost):
         """Become the protocol of a transport that is ready and paused.  Raises
         EstablishmentError if it has been lost meanwhile."""
         transport = established.transport
-        marks = self._early_marks(established) if established.early_size else None
+        marks = self._early_marks(established) if established.early else None
         try:
             transport.set_protocol(self._as_protocol() if marks is None else marks)
         except TransportError as error:
@@ -471,7 +471,6 @@ class Connection(ConnectionHandlers, FramerHost):
         # As soon as the transport holds one byte it tells us; and again when it holds none.
         transport.set_write_buffer_limits(high=0, low=0)
         self._begin_properties()
-        early, self._early = self._early, None
         if established.ahead is not None:
             rest = established.ahead.take_rest()
             with suppress(TransportError):  # it has been lost, which connection_lost tells
@@ -491,10 +490,11 @@ class Connection(ConnectionHandlers, FramerHost):
         if self._group is not None:
             self._review_turns(self._group)
         if self._sending is not None:
-            if early is not None and established.ahead is not None:
-                if early.final:
+            if established.ahead is not None and self._early is not None:
+                if self._early.final:
                     self._say_final()
-                self._sending.went_down(early)
+                self._sending.went_down(self._early)
+            self._early = None
             self._sending.pump()
         if marks is not None:
             marks.step_aside()
@@ -512,7 +512,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if not self._setup.unlimited:
             self._begin_properties()
         self._paused = False
-        if established.early_size:
+        if established.early:
             self._early_marks(established)
         self._fast = self._may_send and self._throttle is None and not self._setup.special_messages
         monitoring.opened(self, stack_name(established.candidate.stack), received=True)
@@ -533,7 +533,8 @@ class Connection(ConnectionHandlers, FramerHost):
         if established.framers is None or established.framers.passthrough:
             self._stream_context = MessageContext().note(EARLY, True)
             return None
-        return EarlyMarks(self, established.framers, established.early_size)
+        assert established.early is not None
+        return EarlyMarks(self, established.framers, established.early)
 
     def marked_early(self, context: Any, end_of_message: bool) -> Any:
         """For `EarlyMarks`: the context, marked, that a Message or a piece of one with *context* is
@@ -2064,7 +2065,7 @@ class Connection(ConnectionHandlers, FramerHost):
             local = self.local_endpoint
             return local is not None and is_temporary(local.ip_address)
         if name == "zeroRttMsg":
-            return self._established.early
+            return self._established.early is not None
         offered = offer(self._established.candidate.stack, name)
         if offered is EITHER:
             return self._setup.properties.get(name) in (REQUIRE, PREFER)
@@ -2104,7 +2105,7 @@ class Connection(ConnectionHandlers, FramerHost):
         if not self._setup.zero_rtt or established is None or self._lost:
             return NOT_APPLICABLE
         stack = established.candidate.stack
-        if offer(stack, "zeroRttMsg") is NEVER:
+        if lacks(stack, "zeroRttMsg", server_side=self._setup.role is Role.LISTEN):
             return NOT_APPLICABLE
         room = stack[0].early_room(self._transport)
         return NOT_APPLICABLE if room is None else room

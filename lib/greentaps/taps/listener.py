@@ -115,7 +115,7 @@ class Listener(ListenerHandlers):
         connection = Connection(self._of_each, self._runner)
         established = Established(Candidate(stack, peer), transport, phases)
         if self._setup.zero_rtt:
-            _note_early(established, stack[0].early(transport))
+            established.early = stack[0].early(transport)
         try:
             connection.begin(established)
         except TransportError:
@@ -178,7 +178,7 @@ class Listener(ListenerHandlers):
                 phases = ((stack_name(stack), now() - begun),)
                 established = Established(candidate, transport, phases, readying.framers)
                 if early is not None:
-                    _note_early(established, early, readying.received)
+                    established.early = max(early - readying.received, 0)
                 self._ready(established)
             self._regulate()
 
@@ -377,14 +377,6 @@ class Listener(ListenerHandlers):
     def __repr__(self) -> str:
         where = ", ".join(f"{end.ip_address} {end.port}" for end in self.local_endpoints)
         return f"<Listener {where} {'stopped' if self._stopped else 'listening'}>"
-
-
-def _note_early(established: Established, size: int | None, passed: int = 0) -> None:
-    """*size* bytes at most have come with the establishment, if it is not None, and *passed* have
-    gone to the framers' handshake."""
-    if size is not None:
-        established.early = True
-        established.early_size = max(size - passed, 0)
 
 
 def _stopped() -> EstablishmentError:

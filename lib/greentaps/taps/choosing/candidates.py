@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ...errors import EstablishmentError, Reason, show_address
-from ...plugins import ALWAYS, NEVER, Plugin, Stack, duplicates, offer, stack_name
+from ...plugins import ALWAYS, NEVER, Plugin, Stack, duplicates, lacks, offer, stack_name
 from ..endpoint import Endpoint, LocalEndpoint, RemoteEndpoint
 from ..properties import (
     AVOID,
@@ -476,9 +476,9 @@ def _reason_against(
             return f"this machine has no {plugin.name}"
     if not replayable and duplicates(stack):
         return "may deliver a Message twice, and safelyReplayable is not set"
-    for name, level, _ in wishes:
+    for name, level, said in wishes:
         if level is REQUIRE:
-            if offer(stack, name, server_side=listens) is NEVER:
+            if offer(stack, name) is NEVER or (said and lacks(stack, name, server_side=listens)):
                 return f"{name} is required"
         elif level is PROHIBIT and offer(stack, name) is ALWAYS:
             return f"{name} is prohibited"
@@ -497,7 +497,9 @@ def _merits(
     hits = {True: [0, 0], False: [0, 0]}
     why: list[str] = []
     for name, level, said in wishes:
-        if level is PREFER and offer(stack, name, server_side=listens) is not NEVER:
+        if level is PREFER and offer(stack, name) is not NEVER:
+            if said and lacks(stack, name, server_side=listens):
+                continue
             hits[said][0] += 1
             if said:
                 why.append(f"{name} is preferred, and it has it")

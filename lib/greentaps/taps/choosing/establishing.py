@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import EstablishmentError, Reason, ResolutionError, Timeout, TransportError
 from ...framers import Framer, FramerHost, FramerStack
 from ...hub import Bell, Deadline, Parked, get_runner, now, spawn
-from ...plugins import NEVER, Attempt, offer
+from ...plugins import Attempt, lacks
 from .. import monitoring
 from ..early import Ahead, First
 from ..message import MessageContext, fresh_context
@@ -57,15 +57,14 @@ class Established:
     *remember*, if it is not None, is to be called when the transport is about to end: it keeps what
     the system has measured of it.
 
-    *ahead* is the first Message, if that is under way already.  *early* says whether data has
-    travelled with the establishment; of what the peer sends, *early_size* bytes at most have.
+    *ahead* is the first Message, if that is under way already.  *early* is None if no data has
+    travelled with the establishment, else how many of the bytes to be received have, at most.
     """
 
     __slots__ = (
         "ahead",
         "candidate",
         "early",
-        "early_size",
         "framers",
         "history",
         "phases",
@@ -87,8 +86,7 @@ class Established:
         self.history: Any = None
         self.remember: Callable[[], None] | None = None
         self.ahead: Ahead | None = None
-        self.early = False
-        self.early_size = 0
+        self.early: int | None = None
 
 
 class Readying(FramerHost):
@@ -260,8 +258,8 @@ def attempt_one(
     if ahead is not None:
         assert attempt.early is not None
         established.ahead = ahead
-        if ahead.sent(attempt.early):
-            established.early = candidate.stack[0].early(transport) is not None
+        if ahead.sent(attempt.early) and candidate.stack[0].early(transport) is not None:
+            established.early = 0  # it is ours
     return established
 
 
@@ -270,7 +268,7 @@ def _go_ahead(
 ) -> Ahead | None:
     """Where early data is wanted: let go what may, of *first* or of a layer's greeting."""
     stack = candidate.stack
-    if first is not None and offer(stack, "zeroRttMsg") is not NEVER:
+    if first is not None and not lacks(stack, "zeroRttMsg", server_side=False):
         ahead = Ahead(first, framers, attempt.hostname)
         if ahead.usable:
             attempt.early = ahead.data
@@ -407,21 +405,18 @@ class Establishment:
         assert node.candidate is not None
         begun = now()
         try:
-            result = attempt_one(
-                node.candidate, self._template, self._framers, self._first_for(node)
-            )
+            first = None if self._first is None else self._first_on(node.path)
+            result = attempt_one(node.candidate, self._template, self._framers, first)
         except TransportError as error:
             self._teach(node, begun, None)
             return error
         self._teach(node, begun, result)
         return result
 
-    def _first_for(self, node: Node) -> First | None:
-        if self._first is None:
-            return None
+    def _first_on(self, path: Way | None) -> First | None:
         if self._first_path is None:
-            self._first_path = node.path
-        return self._first if node.path == self._first_path else None
+            self._first_path = path
+        return self._first if path == self._first_path else None
 
     def _teach(self, node: Node, begun: float, result: Established | None) -> None:
         if self._learn is not None:
