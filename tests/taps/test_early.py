@@ -162,13 +162,26 @@ class Asks(taps.LengthPrefixFramer):
         gevent.spawn_later(4 * DELAY, link.make_connection_ready)
 
 
+class Fails(taps.LengthPrefixFramer):
+    """Changes its mind while the connection is being made."""
+
+    def start(self, link: Any) -> None:
+        gevent.spawn_later(DELAY / 2, link.fail_connection, RuntimeError("no more"))
+
+
 class Refuses(taps.LengthPrefixFramer):
     def new_sent_message(self, link: Any, data: Any, context: Any, end: bool) -> None:
         raise taps.FramingError("not in this form")
 
 
 ENDS = ("closed", "connection_error", "establishment_error")
-FRAMERS = {"greets": Greets, "asks": Asks, "refuses": Refuses, "plain": taps.LengthPrefixFramer}
+FRAMERS = {
+    "greets": Greets,
+    "asks": Asks,
+    "fails": Fails,
+    "refuses": Refuses,
+    "plain": taps.LengthPrefixFramer,
+}
 
 
 def wishing(given: dict[str, Any]) -> taps.Preconnection:
@@ -495,6 +508,16 @@ def test_a_framer_that_refuses_the_message(scene: Scene) -> None:
     found = scene.send(framer="refuses")
     assert all_of(server) == [(None, b""), (None, b"")]
     assert [one["events"] for one in found] == 2 * [["ready", "send_error", "closed"]]
+
+
+def test_a_framer_that_fails_meanwhile(scene: Scene) -> None:
+    server = scene.serve()
+    scene.send(times=1)
+    all_of(server, 1)
+    (found,) = scene.send(times=1, framer="fails")
+    assert found["events"] == ["establishment_error"]
+    assert "no more" in found["error"]
+    scene.nothing_is_open()
 
 
 @pytest.mark.rfc("TC-05", "SO-17", "I-10")

@@ -86,7 +86,7 @@ class Ahead(FramerHost):
         return self._hostname if name == "hostname" and self._hostname else default
 
     def framers_failed(self, error: Exception) -> None:
-        pass  # the stack knows; the framers that are started instead will fail likewise
+        pass  # the stack knows, which is looked at when there is a transport
 
 
 class EarlyMarks:

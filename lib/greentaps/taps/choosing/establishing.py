@@ -124,10 +124,14 @@ class Readying(FramerHost):
     # -- From the transport --
 
     def connection_made(self, transport: Any) -> None:
-        if self.framers is None or self._ahead is not None:
+        if self.framers is None:
             self._ready()
-        else:
+        elif self._ahead is None:
             self.framers.start()
+        elif self.framers.error is not None:
+            self.framers_failed(self.framers.error)
+        else:
+            self._ready()
 
     def _ready(self) -> None:
         self._transport.pause_reading()
