@@ -467,6 +467,14 @@ def test_ctrl_c_reaches_a_main_greenlet_that_is_parked():
         assert server.wait() == 0
 
 
+@pytest.mark.parametrize("where", ["run", "start"])
+def test_ctrl_c_that_strikes_another_thread(where):
+    with script("server", "beside", where) as server:
+        server.line()
+        server.wait_for("interrupted -1")
+        assert server.wait() == 0
+
+
 # -- Beside gevent --
 
 

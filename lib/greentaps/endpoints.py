@@ -17,7 +17,7 @@ import pyuv
 
 from .engines import is_context
 from .errors import Timeout, TransportError
-from .hub import Deadline, Parked, check_timeout, get_runner, switchpoint
+from .hub import Deadline, Parked, check_timeout, get_runner, signals_wake, switchpoint
 from .transports.base import CLOSE_TIMEOUT, BaseTransport
 from .transports.handles import (
     check_address,
@@ -562,7 +562,8 @@ class Server(Endpoint):
         waiting: Parked[None] = Parked(get_runner())
         self._waiting.append(waiting)
         try:
-            waiting.wait()
+            with signals_wake():
+                waiting.wait()
         except KeyboardInterrupt:
             self.close()
         finally:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import signal
 import sys
 import time
 import weakref
@@ -66,6 +67,7 @@ __all__ = [
     "now",
     "open_socket",
     "resolve",
+    "signals_wake",
     "sleep",
     "spawn",
     "switchpoint",
@@ -84,6 +86,7 @@ sleep = gevent.sleep
 # and not a greenlet, and no call that looks harmless switches.
 get_ident = get_original("_thread", "get_ident")
 _epoll = get_original("select", "epoll")
+_socketpair = get_original("socket", "socketpair")
 if TYPE_CHECKING:
     from socket import getaddrinfo
     from socket import socket as PlainSocket  # noqa: N812
@@ -876,4 +879,45 @@ def describe_loop() -> list[tuple[str, str]]:
 def wait_until_idle() -> None:
     """Let the hub run until nothing is left that could wake anybody: no handle, no timer, no
     greenlet that may still run.  A switchpoint."""
-    gevent.wait()
+    with signals_wake():
+        gevent.wait()
+
+
+@contextlib.contextmanager
+def signals_wake() -> Iterator[None]:
+    """For what runs as long as the program does: let each signal wake the hub.
+
+    Python runs a signal's handler when it runs anything.  One that comes just before the hub begins
+    to wait, or in another thread, would not be noticed before the next event: a CTRL-C would be
+    lost.  Does nothing outside of the main thread, and where another library sees to it.
+    """
+    near, far = _socketpair()
+    with near, far:
+        near.setblocking(False)
+        far.setblocking(False)
+        if not _wakes(far):
+            yield
+            return
+        watcher = get_hub().loop.io(near.fileno(), 1, ref=False)
+        watcher.start(_drain, near)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+            watcher.stop()
+            watcher.close()
+
+
+def _wakes(far: PlainSocket) -> bool:
+    try:
+        previous = signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
+    except ValueError:  # this is not the main thread
+        return False
+    if previous != -1:
+        signal.set_wakeup_fd(previous)
+    return previous == -1
+
+
+def _drain(near: PlainSocket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        near.recv(4096)
