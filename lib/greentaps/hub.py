@@ -889,8 +889,13 @@ def signals_wake() -> Iterator[None]:
 
     Python runs a signal's handler when it runs anything.  One that comes just before the hub begins
     to wait, or in another thread, would not be noticed before the next event: a CTRL-C would be
-    lost.  Does nothing outside of the main thread, and where another library sees to it.
+    lost.  Does nothing outside of the main thread, and where another library sees to it, as does
+    gevent's libuv.
     """
+    loop = get_hub().loop
+    if "libuv" in type(loop).__module__:
+        yield
+        return
     near, far = _socketpair()
     with near, far:
         near.setblocking(False)
@@ -898,7 +903,7 @@ def signals_wake() -> Iterator[None]:
         if not _wakes(far):
             yield
             return
-        watcher = get_hub().loop.io(near.fileno(), 1, ref=False)
+        watcher = loop.io(near.fileno(), 1, ref=False)
         watcher.start(_drain, near)
         try:
             yield
