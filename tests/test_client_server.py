@@ -764,6 +764,44 @@ def test_a_client_that_is_connecting():
         client.close()
 
 
+def test_a_client_that_is_closed_while_it_connects():
+    with socket.socket() as bound, contextlib.ExitStack() as fillers:
+        bound.bind(LOCAL)
+        bound.listen(0)
+        for _ in range(2):  # its queue is full then, and nobody answers
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(bound.getsockname())
+        client = Client(Recorder)
+        greenlet = gevent.spawn(client.connect, bound.getsockname())
+        gevent.sleep(0)
+        client.close()
+        with pytest.raises(TransportError, match="closed meanwhile") as caught:
+            greenlet.get(timeout=10)
+        assert caught.value.errno == errno.ECONNABORTED
+    with serving() as server:
+        client.connect(server.addresses[0], timeout=10)
+        client.close()
+    gevent.sleep(0)
+    assert not get_runner().owners
+
+
+def test_a_client_that_is_closed_when_it_has_just_connected():
+    with serving() as server:
+        client = Client(Recorder)
+
+        def connect():
+            client.connect(server.addresses[0], timeout=10)
+            gevent.sleep(0)  # where nobody may strike it
+            return client.transport
+
+        greenlet = gevent.spawn(connect)
+        while not client.transport:
+            gevent.sleep(0)
+        client.close()
+        assert greenlet.get(timeout=10) is None
+
+
 def test_a_client_that_failed_can_try_again():
     client = Client(Recorder)
     with socket.socket() as bound:

@@ -1332,6 +1332,9 @@ def test_deadline():
     for wrong in (-1, -0.001, float("nan")):
         with pytest.raises(ValueError, match="negative"):
             Deadline(wrong)
+    with pytest.raises(ValueError, match="too large"):
+        Deadline(10**400)
+    assert Deadline(float("inf")).left() == float("inf")
 
 
 def test_resolve_tells_what_failed():

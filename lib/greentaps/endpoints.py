@@ -17,7 +17,15 @@ import pyuv
 
 from .engines import is_context
 from .errors import Timeout, TransportError
-from .hub import Deadline, Parked, check_timeout, get_runner, signals_wake, switchpoint
+from .hub import (
+    Deadline,
+    Parked,
+    check_timeout,
+    current_greenlet,
+    get_runner,
+    signals_wake,
+    switchpoint,
+)
 from .transports.base import CLOSE_TIMEOUT, BaseTransport
 from .transports.handles import (
     check_address,
@@ -329,7 +337,7 @@ class Client(Endpoint):
         super().__init__(protocol_factory, timeout)
         self._transport: Any = None
         self._protocol: Any = None
-        self._connecting = False
+        self._connecting: Any = None  # the greenlet that does
 
     @property
     def transport(self) -> Any:
@@ -347,29 +355,37 @@ class Client(Endpoint):
         """Connect to *address* and wait for the connection to be established.
 
         *kwargs* are those of `create_connection`, which also says what is raised; *timeout* is
-        the endpoint's by default.  Raises RuntimeError if there is a connection already.
+        the endpoint's by default.  Raises RuntimeError if there is a connection already, and
+        TransportError (ECONNABORTED) if another greenlet calls `close` meanwhile.
         """
-        if self._connecting or (self._transport and not self._transport.is_closing()):
+        if self._connecting is not None or (self._transport and not self._transport.is_closing()):
             raise RuntimeError("the client is connected already: close() it first")
         kwargs.setdefault("timeout", self._timeout)
-        self._connecting = True
+        self._connecting = current_greenlet()
         try:
             self._transport, self._protocol = create_connection(
                 self._protocol_factory, address, **kwargs
             )
         finally:
-            self._connecting = False
+            self._connecting = None
 
     @switchpoint
     def close(self, timeout: float | None = None) -> None:
         """Close the connection: flush, and wait until ``connection_lost`` has been called.
 
         *timeout* (seconds; by default the endpoint's, or 30) is how long the peer may take;
-        then the connection is aborted.  Does nothing if there is none.
+        then the connection is aborted.  A `connect` under way fails.  Does nothing if there is
+        neither.
         """
+        if self._connecting is not None:
+            get_runner().hub.loop.run_callback(self._stop_connecting, self._connecting)
         transport, self._transport, self._protocol = self._transport, None, None
         if transport is not None:
             _close_all([transport], self._timeout if timeout is None else timeout)
+
+    def _stop_connecting(self, greenlet: Any) -> None:
+        if self._connecting is greenlet:  # else it has just ended
+            greenlet.throw(TransportError("the client was closed meanwhile", errno.ECONNABORTED))
 
 
 class Server(Endpoint):

@@ -787,6 +787,8 @@ def check_timeout(timeout: float) -> float:
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
     if not timeout >= 0:
         raise ValueError(f"timeout must not be negative: {timeout!r}")
+    if timeout > sys.float_info.max and timeout != inf:
+        raise ValueError("timeout is too large")
     return timeout
 
 

@@ -68,7 +68,7 @@ received received_partial rendezvous_done send_error sent soft_error
 """
 HANDLERS = {f"on_{event}": Call(NOT_HANDLERS) for event in EVENTS.split()}
 ENDPOINT = {
-    "with_hostname": Call((*NOT_STR, "", "a b", "a\0", "x" * 300)),
+    "with_hostname": Call((*NOT_STR, "", "a b", "a\0", "x" * 300, "localhost:80")),
     "with_port": Call((None, 1.0, True, "http", -1, 65536, 10**20, OBJECT)),
     "with_service": Call((*NOT_STR, "", "a b", "70000")),
     "with_ip_address": Call((None, 1, 1.5, OBJECT, "", "1.2.3", "1.2.3.4%lo", b"123", "a.b")),

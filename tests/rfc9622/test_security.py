@@ -463,6 +463,7 @@ def test_set_and_get(name: str, given: list[Any], read: Any) -> None:
         ("pinnedServerCertificate", ["sha256:12"], ValueError),
         ("pinnedServerCertificate", [b"nothing"], ValueError),
         ("pinnedServerCertificate", [5], TypeError),
+        ("pinnedServerCertificate", [], ValueError),
         ("pinnedServerCertificate", ["/nowhere/at/all.pem"], OSError),
         ("serverCertificate", [5], TypeError),
         ("serverCertificate", [("a", "b", 5)], TypeError),

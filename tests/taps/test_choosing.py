@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from greentaps import (
     SecurityParameters,
     TransportProperties,
 )
+from greentaps.errors import TransportError
 from greentaps.hub import Deadline
 from greentaps.plugins.tcp import Tcp
 from greentaps.taps.choosing import gathering as choosing
@@ -480,6 +482,26 @@ def test_an_isolated_connection_neither_uses_nor_makes_history(
     with pytest.raises(EstablishmentError):
         Preconnection(None, named(free_port()), resolver=names).initiate(timeout=10)
     assert spy.noted == ["success", "failure"]
+
+
+def test_what_we_are_short_of_ourselves_is_not_learned_of_the_peer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spy = Spy()
+    monkeypatch.setattr(choosing, "default_history", lambda: spy)
+    monkeypatch.setattr(choosing, "is_here", lambda address: False)
+    monkeypatch.setattr("greentaps.taps.choosing.learning.is_here", lambda address: False)
+    names = Names(lambda name, family: [HERE] if family == V4 else [])
+    for number, noted in ((errno.EMFILE, []), (errno.ECONNREFUSED, ["failure"])):
+        error = TransportError.from_errno(number, "connect", (HERE, 1))
+
+        def fail(*args: Any, error: Any = error, **more: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr("greentaps.plugins.tcp.connect_tcp", fail)
+        with pytest.raises(EstablishmentError):
+            Preconnection(None, named(1), resolver=names).initiate(timeout=10)
+        assert spy.noted == noted
 
 
 class Forgetful(Tcp):

@@ -83,6 +83,7 @@ def test_wrong_ports(wrong: object, error: type[Exception]) -> None:
         ("a\0b", ValueError),
         ("a\n", ValueError),
         ("a" * 254, ValueError),
+        ("localhost:80", ValueError),
         (b"a.example", TypeError),
         (None, TypeError),
         (5, TypeError),

@@ -58,6 +58,8 @@ class Endpoint:
             raise TypeError(f"a host name is a str, not {hostname!r}")
         if not hostname or len(hostname) > 253 or any(c.isspace() or c == "\0" for c in hostname):
             raise ValueError(f"not a host name: {hostname!r}")
+        if ":" in hostname and not _is_address(hostname):
+            raise ValueError(f"not a host name: {hostname!r}; a port is set with with_port()")
         self._hostname = hostname
         return self
 
@@ -419,3 +421,11 @@ def endpoint_of(sockaddr: Any, kind: type[Endpoint], hostname: str | None = None
     if hostname is not None:
         made.with_hostname(hostname)
     return made
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

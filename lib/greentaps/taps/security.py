@@ -133,6 +133,8 @@ def _pem_or_path(value: Any) -> str | bytes:
 
 
 def _pins(name: str, values: tuple[Any, ...]) -> tuple[bytes, ...]:
+    if not values:  # a list that was empty by mistake must not lift the demand
+        raise ValueError(f"{name} needs at least one certificate or digest")
     return tuple(map(_pin, values))
 
 

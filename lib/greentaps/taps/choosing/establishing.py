@@ -50,6 +50,10 @@ def drop(transport: Any, error: BaseException | None) -> None:
         transport.abort()
 
 
+# What we are short of ourselves says nothing of the peer.
+_OUR_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
 class Established:
     """A ready transport with its framers, the candidate that it came from, how long each step took
     (in seconds), and the explanation of how it was chosen, if it was.
@@ -412,7 +416,8 @@ class Establishment:
             first = None if self._first is None else self._first_on(node.path)
             result = attempt_one(node.candidate, self._template, self._framers, first)
         except TransportError as error:
-            self._teach(node, begun, None)
+            if error.errno not in _OUR_OWN:
+                self._teach(node, begun, None)
             return error
         self._teach(node, begun, result)
         return result
