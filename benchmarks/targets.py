@@ -140,7 +140,9 @@ TARGETS: tuple[Target, ...] = (
         0.65,
         why="the kernel's part is two thirds of both. Outside of it a datagram takes 9 500 "
         "instructions, and 8 300 with uvloop. 2 400 of ours are bytecode. 3 000 are addresses: "
-        "pyuv makes a str of each and back, which the socket module does as well",
+        "pyuv makes a str of each and back, which the socket module does as well. There is one "
+        "system call to receive and one to send: libuv could receive several datagrams with one "
+        "(recvmmsg), but pyuv lends it room for one, and ends the process when told of more",
     ),
     Target(
         "UDP echo: Connection / gevent DatagramServer",
@@ -169,10 +171,13 @@ TARGETS: tuple[Target, ...] = (
         ("accept", "gevent"),
         0.75,
         0.6,
-        why="170 000 instructions outside of the kernel for a connection, where gevent takes "
-        "100 000 and our Protocol 56 000. They are the bytecode of a hundred short functions: "
-        "two objects with 45 and 25 attributes, three waits, two Messages, a close that "
-        "makes sure that all was delivered. Compiled with Cython it was 153 000 instead of 200 000",
+        why="160 000 instructions outside of the kernel for a connection, where gevent takes "
+        "102 000. 57 000 of ours are the transport's, 24 000 the spawning of a greenlet, as in "
+        "gevent: more than 0.75 leaves beside the kernel's part, which is C's figure. "
+        "The rest is the bytecode of some eighty short functions: two objects with 45 and 25 "
+        "attributes, two waits, two Messages, a close that makes sure that all was delivered. "
+        "There are as many system calls as with gevent. Compiled with Cython it was 153 000 "
+        "instead of 200 000",
     ),
     Target(
         "100 active: with 10 000 idle Connections / alone",
