@@ -764,42 +764,63 @@ def test_a_client_that_is_connecting():
         client.close()
 
 
-def test_a_client_that_is_closed_while_it_connects():
-    with socket.socket() as bound, contextlib.ExitStack() as fillers:
-        bound.bind(LOCAL)
-        bound.listen(0)
-        for _ in range(2):  # its queue is full then, and nobody answers
-            filler = fillers.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(bound.getsockname())
-        client = Client(Recorder)
-        greenlet = gevent.spawn(client.connect, bound.getsockname())
-        gevent.sleep(0)
+@pytest.fixture
+def full():
+    """The port of two listeners, of each family, whose queues are full: nobody answers."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(LOCAL, backlog=0))
+        port = listener.getsockname()[1]
+        other = opened.enter_context(
+            socket.create_server(("::1", port), family=socket.AF_INET6, backlog=0)
+        )
+        for full in (listener, other):
+            for _ in range(2):
+                filler = opened.enter_context(socket.socket(full.family))
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+        yield port
+
+
+def test_a_client_that_is_closed_while_it_connects(full, monkeypatch):
+    tried = []
+
+    def connect(remote, *args, **kwargs):
+        tried.append(remote)
+        return connect_tcp(remote, *args, **kwargs)
+
+    connect_tcp = greentaps.endpoints.connect_tcp
+    monkeypatch.setattr(greentaps.endpoints, "connect_tcp", connect)
+    both = [("127.0.0.1", full), ("::1", full, 0, 0)]
+    monkeypatch.setattr(greentaps.endpoints, "resolve_stream", lambda *args, **kwargs: both)
+    client = Client(Recorder)
+    greenlet = gevent.spawn(client.connect, ("localhost", full))
+    gevent.sleep(0)
+    for _ in range(2):
         client.close()
-        with pytest.raises(TransportError, match="closed meanwhile") as caught:
-            greenlet.get(timeout=10)
-        assert caught.value.errno == errno.ECONNABORTED
-    with serving() as server:
-        client.connect(server.addresses[0], timeout=10)
-        client.close()
+    with pytest.raises(TransportError, match="closed meanwhile") as caught:
+        greenlet.get(timeout=10)
+    assert caught.value.errno == errno.ECONNABORTED
+    assert len(tried) == 1
     gevent.sleep(0)
     assert not get_runner().owners
 
 
-def test_a_client_that_is_closed_when_it_has_just_connected():
+def test_a_client_that_is_closed_in_the_turn_in_which_it_is_connected():
     with serving() as server:
         client = Client(Recorder)
 
         def connect():
-            client.connect(server.addresses[0], timeout=10)
-            gevent.sleep(0)  # where nobody may strike it
-            return client.transport
+            with pytest.raises(TransportError, match="closed meanwhile"):
+                client.connect(server.addresses[0], timeout=10)
+            gevent.sleep(0.01)  # where nothing may strike it any more
 
         greenlet = gevent.spawn(connect)
-        while not client.transport:
-            gevent.sleep(0)
+        gevent.sleep(0)
         client.close()
-        assert greenlet.get(timeout=10) is None
+        greenlet.get(timeout=10)
+        assert client.transport is None
+        client.connect(server.addresses[0], timeout=10)
+        client.close()
 
 
 def test_a_client_that_failed_can_try_again():

@@ -338,6 +338,7 @@ class Client(Endpoint):
         self._transport: Any = None
         self._protocol: Any = None
         self._connecting: Any = None  # the greenlet that does
+        self._breaking_off: Any = None  # the callback that will strike it
 
     @property
     def transport(self) -> Any:
@@ -363,11 +364,18 @@ class Client(Endpoint):
         kwargs.setdefault("timeout", self._timeout)
         self._connecting = current_greenlet()
         try:
-            self._transport, self._protocol = create_connection(
-                self._protocol_factory, address, **kwargs
-            )
+            transport, protocol = create_connection(self._protocol_factory, address, **kwargs)
+        except _ClosedMeanwhile:
+            raise _closed_meanwhile() from None
         finally:
             self._connecting = None
+            breaking_off, self._breaking_off = self._breaking_off, None
+            if breaking_off is not None:
+                breaking_off.stop()
+        if breaking_off is not None:  # it came too late to strike
+            transport.abort()
+            raise _closed_meanwhile()
+        self._transport, self._protocol = transport, protocol
 
     @switchpoint
     def close(self, timeout: float | None = None) -> None:
@@ -377,15 +385,21 @@ class Client(Endpoint):
         then the connection is aborted.  A `connect` under way fails.  Does nothing if there is
         neither.
         """
-        if self._connecting is not None:
-            get_runner().hub.loop.run_callback(self._stop_connecting, self._connecting)
+        if self._connecting is not None and self._breaking_off is None:
+            self._breaking_off = get_runner().hub.loop.run_callback(
+                self._connecting.throw, _ClosedMeanwhile()
+            )
         transport, self._transport, self._protocol = self._transport, None, None
         if transport is not None:
             _close_all([transport], self._timeout if timeout is None else timeout)
 
-    def _stop_connecting(self, greenlet: Any) -> None:
-        if self._connecting is greenlet:  # else it has just ended
-            greenlet.throw(TransportError("the client was closed meanwhile", errno.ECONNABORTED))
+
+class _ClosedMeanwhile(BaseException):
+    """Ends a connect, as a kill does: no attempt to the next address is made."""
+
+
+def _closed_meanwhile() -> TransportError:
+    return TransportError("the client was closed meanwhile", errno.ECONNABORTED)
 
 
 class Server(Endpoint):
