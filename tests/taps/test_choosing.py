@@ -464,14 +464,18 @@ class Spy(History):
         return super().score(*args, **more)
 
 
-@pytest.mark.rfc("A-19", "A-20", "CA-04", "P-31", "TT-20")
-def test_an_isolated_connection_neither_uses_nor_makes_history(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    spy = Spy()
-    monkeypatch.setattr(choosing, "default_history", lambda: spy)
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    """The history that counts, also for this machine."""
+    made = Spy()
+    monkeypatch.setattr(choosing, "default_history", lambda: made)
     monkeypatch.setattr(choosing, "is_here", lambda address: False)
     monkeypatch.setattr("greentaps.taps.choosing.learning.is_here", lambda address: False)
+    return made
+
+
+@pytest.mark.rfc("A-19", "A-20", "CA-04", "P-31", "TT-20")
+def test_an_isolated_connection_neither_uses_nor_makes_history(spy: Spy) -> None:
     names = Names(lambda name, family: [HERE] if family == V4 else [])
     with plain_listener() as listener:
         end = named(listener.getsockname()[1])
@@ -485,12 +489,8 @@ def test_an_isolated_connection_neither_uses_nor_makes_history(
 
 
 def test_what_we_are_short_of_ourselves_is_not_learned_of_the_peer(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, spy: Spy
 ) -> None:
-    spy = Spy()
-    monkeypatch.setattr(choosing, "default_history", lambda: spy)
-    monkeypatch.setattr(choosing, "is_here", lambda address: False)
-    monkeypatch.setattr("greentaps.taps.choosing.learning.is_here", lambda address: False)
     names = Names(lambda name, family: [HERE] if family == V4 else [])
     for number, noted in ((errno.EMFILE, []), (errno.ECONNREFUSED, ["failure"])):
         error = TransportError.from_errno(number, "connect", (HERE, 1))
